@@ -1,0 +1,27 @@
+/*
+ * log: one line to standard error, "2026-01-01T00:00:00.000Z level program: message".
+ *
+ * Only programs and their top-level modules log. Libraries return errors. A message never holds a secret.
+ */
+#pragma once
+
+enum log_level {
+	LOG_LEVEL_ERROR,
+	LOG_LEVEL_WARN,
+	LOG_LEVEL_INFO,
+	LOG_LEVEL_DEBUG,
+};
+
+/* Name the program (kept by reference) and choose what is shown. The environment's ATOLL_LOG overrides
+ * `level`. */
+void log_init(const char *program, enum log_level level);
+
+/* Whether a message of `level` would be written. */
+int log_enabled(enum log_level level);
+
+void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_warn(...)  log_write(LOG_LEVEL_WARN, __VA_ARGS__)
+#define log_info(...)  log_write(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_debug(...) log_write(LOG_LEVEL_DEBUG, __VA_ARGS__)
