@@ -1,0 +1,69 @@
+/*
+ * device: the models that a guest sees. This header opens the folder to the monitor's core.
+ *
+ * Each virtio model is made from a configuration, belongs to one device loop, and is driven through virtio.h.
+ * Paths that vary between a snapshot and its restores (disk layers, vsock socket, serial output) are
+ * configuration, never state.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "vmm/device/loop.h"
+#include "vmm/device/virtio.h"
+
+#define BLOCK_LAYERS_MAX 16
+
+struct block_config {
+	char id[64];                          /* Firecracker's drive_id; answered to VIRTIO_BLK_T_GET_ID */
+	const char *path;                     /* the lowest layer: a raw image */
+	const char *layers[BLOCK_LAYERS_MAX]; /* frozen layer files over it, lowest first */
+	unsigned layer_count;
+	const char *overlay_path; /* private top layer, made when missing; NULL: none */
+	bool read_only;
+	bool writeback; /* offer FLUSH (cache_type Writeback) */
+};
+
+/* virtio-block (5.2) over a stack of disk layers (layer/disk.h). NULL with `err` on failure. */
+struct virtio_device *block_new(const struct block_config *config, const struct guest_memory *memory,
+                                struct loop *loop, struct error *err);
+
+struct vsock_config {
+	uint32_t guest_cid;   /* 3 or more */
+	const char *uds_path; /* listening socket for host-initiated connections; prefix of guest-initiated
+	                         ones */
+};
+
+/* virtio-vsock (5.10) bridged to unix sockets by Firecracker's hybrid protocol. */
+struct virtio_device *vsock_new(const struct vsock_config *config, const struct guest_memory *memory,
+                                struct loop *loop, struct error *err);
+
+/* virtio entropy device (5.4), fed by getrandom(2). */
+struct virtio_device *rng_new(const struct guest_memory *memory, struct loop *loop, struct error *err);
+
+/* Free any of the above. */
+void virtio_free(struct virtio_device *device);
+
+/* --- not virtio --- */
+
+/*
+ * serial: a 16550A UART at I/O port 0x3f8 (8 registers). Output goes to `output_fd` (owned; -1 drops it) and
+ * is bounded: beyond `output_limit` bytes it is dropped, so a flooding guest fills no disk. `irq` is an
+ * eventfd behind GSI 4.
+ */
+struct serial;
+struct serial *serial_new(int output_fd, uint64_t output_limit, struct loop *loop, struct error *err);
+void serial_free(struct serial *serial);
+int serial_irq(const struct serial *serial);
+uint8_t serial_read(struct serial *serial, unsigned reg); /* any vCPU thread */
+void serial_write(struct serial *serial, unsigned reg, uint8_t value);
+int serial_save(struct serial *serial, struct buffer *to, struct error *err);
+int serial_restore(struct serial *serial, const void *data, size_t size, struct error *err);
+
+/* i8042: just enough of the keyboard controller for reboot=k. True when the guest asked for a reset (command
+ * 0xFE). */
+bool i8042_write(unsigned port, uint8_t value);
+uint8_t i8042_read(unsigned port);
