@@ -16,7 +16,9 @@ The kernel is ipykernel's own. What is changed, and why:
 - No history database, no debugger, no heartbeat, no TCP port.
 """
 
+import asyncio
 import codecs
+import contextlib
 import ctypes
 import datetime
 import fcntl
@@ -26,6 +28,7 @@ import importlib
 import io
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -42,12 +45,16 @@ os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
 
 import ipykernel.ipkernel
 import ipykernel.kernelbase
+import IPython.core.interactiveshell
 import jupyter_client.jsonutil
+import stack_data
 import zmq
-from IPython.core.formatters import DisplayFormatter
+from IPython.core.formatters import BaseFormatter, DisplayFormatter
+from IPython.core.ultratb import AutoFormattedTB
 from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
+from traitlets import ObjectName, Unicode
 from traitlets.config import Config
 from zmq.eventloop.zmqstream import ZMQStream
 
@@ -130,6 +137,22 @@ class Kernel(IPythonKernel):
 
         return nothing()
 
+    @contextlib.contextmanager
+    def _cancel_on_sigint(self, future):
+        """Interrupt a cell that awaits: ipykernel's own way does not wake a loop that sleeps."""
+        loop = asyncio.get_running_loop()
+
+        def interrupt(*_):
+            if asyncio.current_task(loop) is future:
+                raise KeyboardInterrupt
+            loop.call_soon_threadsafe(future.cancel)
+
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
     async def execute_request(self, stream, ident, parent):
         """Runs a cell in its environment.
 
@@ -178,6 +201,39 @@ def reseed_generators():
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
+
+
+class DataFormatter(BaseFormatter):
+    """A DataFrame as {column: [values]}, which the SDK shows as result.data."""
+
+    format_type = Unicode("e2b/data")
+    print_method = ObjectName("_repr_e2b_data_")
+    _return_type = dict
+    MOST_CELLS = 1_000_000
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.for_type_by_name("pandas.core.frame", "DataFrame", self.columns)
+
+    def columns(self, frame):
+        if frame.size > self.MOST_CELLS:
+            return None
+        return {str(name): [self.plain(value) for value in frame.iloc[:, at]] for at, name in enumerate(frame.columns)}
+
+    @classmethod
+    def plain(cls, value):
+        """A value as JSON knows it: what is missing is null, times are ISO 8601, what is unknown is text."""
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+            value = value.item()
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if hasattr(value, "isoformat"):
+            return None if value != value else value.isoformat()  # NaT is not itself
+        if isinstance(value, (list, tuple)):
+            return [cls.plain(part) for part in value]
+        return str(value)
 
 
 class QuickDisplayFormatter(DisplayFormatter):
@@ -235,7 +291,11 @@ def kernel_run(connection_file):
     app.initialize(["-f", connection_file])
     # traitlets formats every debug message before it drops it
     getattr(app.log, "logger", app.log).setLevel(logging.WARNING)
-    app.shell.display_formatter.__class__ = QuickDisplayFormatter
+    display = app.shell.display_formatter
+    display.__class__ = QuickDisplayFormatter
+    display.formatters["e2b/data"] = DataFormatter(parent=display)
+    if "e2b/data" not in display.active_types:
+        display.active_types = display.active_types + ["e2b/data"]
     app.start()
 
 
@@ -270,6 +330,12 @@ def warm_up():
             pass  # a template without this library
     if "pandas" in sys.modules:
         sys.modules["pandas"].DataFrame({"a": [1.5]})._repr_html_()
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        AutoFormattedTB(mode="Context", color_scheme="Linux").text(*sys.exc_info())
+    # Each traceback passes through this file, and the first one would have it parsed.
+    stack_data.Source.for_filename(IPython.core.interactiveshell.__file__)
     if "matplotlib.figure" in sys.modules:  # finds the fonts, and makes their cache when there is none
         figure = sys.modules["matplotlib.figure"].Figure()
         figure.subplots().plot([0, 1])
