@@ -145,8 +145,10 @@ static void fetch_on_error(struct http_call *call, enum http_call_error error, b
                            void *context)
 {
 	(void)call;
-	log_warn("get the sandbox's environment from the agent: failure %d%s", (int)error,
-	         after_response ? " after the response began" : "");
+	/* Without an agent, as on a developer's machine, this comes with each execution. */
+	log_write(error == HTTP_CALL_UNREACHABLE ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN,
+	          "get the sandbox's environment from the agent: failure %d%s", (int)error,
+	          after_response ? " after the response began" : "");
 	fetch_finish(context);
 }
 

@@ -57,7 +57,9 @@ static void execution_on_keepalive(uv_timer_t *timer)
 {
 	struct execution *execution = timer->data;
 
-	if (output_append_keepalive(&execution->lines) == 0)
+	if (!execution->exchange)
+		execution->events.on_gone(execution, execution->context);
+	else if (output_append_keepalive(&execution->lines) == 0)
 		execution_flush(execution);
 }
 
@@ -75,7 +77,6 @@ static void execution_on_exchange_close(struct http_exchange *exchange, void *co
 
 	(void)exchange;
 	execution->exchange = NULL;
-	uv_timer_stop(&execution->keepalive_timer);
 	if (execution->full) {
 		execution->full = false;
 		execution->events.on_full(execution, false, execution->context);

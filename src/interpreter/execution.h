@@ -20,7 +20,8 @@ struct execution;
 
 /* Told to whoever runs the execution (the context). */
 struct execution_events {
-	/* The client went away: nobody reads the output any more. */
+	/* The client went away. Called again every few seconds: an interrupt can meet a kernel that ignores
+	 * it. */
 	void (*on_gone)(struct execution *execution, void *context);
 	/* Much output waits for the client, or no longer does. */
 	void (*on_full)(struct execution *execution, bool full, void *context);
