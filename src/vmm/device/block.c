@@ -1,0 +1,293 @@
+/* virtio-block (virtio 1.2 section 5.2) over a stack of disk layers. Synchronous: a request is done when kick
+ * returns. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "layer/layer.h"
+#include "vmm/device/device.h"
+#include "vmm/device/virtio_internal.h"
+#include "vmm/device/virtqueue.h"
+
+/* Features (5.2.3). */
+#define BLK_F_SEG_MAX      (1ull << 2)
+#define BLK_F_RO           (1ull << 5)
+#define BLK_F_FLUSH        (1ull << 9)
+#define BLK_F_DISCARD      (1ull << 13)
+#define BLK_F_WRITE_ZEROES (1ull << 14)
+
+/* Request types and status (5.2.6). */
+enum block_request_type {
+	BLK_T_IN = 0,
+	BLK_T_OUT = 1,
+	BLK_T_FLUSH = 4,
+	BLK_T_GET_ID = 8,
+	BLK_T_DISCARD = 11,
+	BLK_T_WRITE_ZEROES = 13,
+};
+
+#define BLK_S_OK       0
+#define BLK_S_IOERR    1
+#define BLK_S_UNSUPP   2
+
+#define SECTOR         512
+#define ID_SIZE        20
+#define SEGMENTS_MAX   (VIRTQUEUE_CHAIN_MAX - 2) /* what is left of a chain beside header and status */
+#define DISCARD_RANGES 16                        /* per request */
+#define DISCARD_MAX    (1u << 22)                /* sectors per range: 2 GiB */
+
+struct block_request_header {
+	uint32_t type;
+	uint32_t reserved;
+	uint64_t sector;
+};
+
+struct block_range {
+	uint64_t sector;
+	uint32_t sectors;
+	uint32_t flags;
+};
+
+/* Configuration space (5.2.4). */
+struct block_config_space {
+	uint64_t capacity; /* sectors */
+	uint32_t size_max;
+	uint32_t seg_max;
+	uint16_t cylinders;
+	uint8_t heads;
+	uint8_t sectors;
+	uint32_t blk_size;
+	uint8_t physical_block_exp;
+	uint8_t alignment_offset;
+	uint16_t min_io_size;
+	uint32_t opt_io_size;
+	uint8_t writeback;
+	uint8_t unused0;
+	uint16_t num_queues;
+	uint32_t max_discard_sectors;
+	uint32_t max_discard_seg;
+	uint32_t discard_sector_alignment;
+	uint32_t max_write_zeroes_sectors;
+	uint32_t max_write_zeroes_seg;
+	uint8_t write_zeroes_may_unmap;
+	uint8_t unused1[3];
+};
+
+struct block {
+	struct virtio_device device;
+	struct disk *disk;
+	char id[64];
+	bool writeback;
+};
+
+static struct block *block_of(struct virtio_device *device)
+{
+	return (struct block *)device;
+}
+
+static uint64_t block_features(struct virtio_device *device)
+{
+	struct block *block = block_of(device);
+	uint64_t features = BLK_F_SEG_MAX;
+
+	if (block->writeback)
+		features |= BLK_F_FLUSH;
+	if (disk_writable(block->disk))
+		features |= BLK_F_DISCARD | BLK_F_WRITE_ZEROES;
+	else
+		features |= BLK_F_RO;
+	return features;
+}
+
+static void block_config_read(struct virtio_device *device, uint32_t offset, void *data, unsigned size)
+{
+	struct block *block = block_of(device);
+	struct block_config_space space = { .capacity = disk_size(block->disk) / SECTOR,
+		                            .seg_max = SEGMENTS_MAX,
+		                            .num_queues = 1,
+		                            .max_discard_sectors = DISCARD_MAX,
+		                            .max_discard_seg = DISCARD_RANGES,
+		                            .discard_sector_alignment = DISK_BLOCK_SIZE / SECTOR,
+		                            .max_write_zeroes_sectors = DISCARD_MAX,
+		                            .max_write_zeroes_seg = DISCARD_RANGES,
+		                            .write_zeroes_may_unmap = 1 };
+
+	if (checked_range(offset, size, sizeof(space)))
+		memcpy(data, (char *)&space + offset, size);
+}
+
+/* Where the data of a request lies on the disk; false when it leaves the disk or is no whole number of
+ * sectors. */
+static bool data_offset(const struct block *block, uint64_t sector, size_t size, uint64_t *ret)
+{
+	return size % SECTOR == 0 && checked_mul(sector, SECTOR, ret) &&
+	       checked_range(*ret, size, disk_size(block->disk));
+}
+
+static uint8_t do_read(struct block *block, const struct block_request_header *header,
+                       const struct virtqueue_chain *chain, uint32_t *ret_written)
+{
+	/* The status byte is a descriptor of its own with Linux; if a driver puts it elsewhere, the request
+	 * is odd. */
+	int count = chain->writable - 1;
+	const struct iovec *iov = chain->iov + chain->readable;
+	size_t size = iov_size(iov, count);
+	uint64_t offset;
+
+	if (!data_offset(block, header->sector, size, &offset) ||
+	    disk_readv(block->disk, iov, count, offset) < 0)
+		return BLK_S_IOERR;
+	*ret_written = (uint32_t)size;
+	return BLK_S_OK;
+}
+
+static uint8_t do_write(struct block *block, const struct block_request_header *header,
+                        const struct virtqueue_chain *chain)
+{
+	int count = chain->readable - 1;
+	const struct iovec *iov = chain->iov + 1;
+	uint64_t offset;
+
+	if (!data_offset(block, header->sector, iov_size(iov, count), &offset) ||
+	    disk_writev(block->disk, iov, count, offset) < 0)
+		return BLK_S_IOERR;
+	return BLK_S_OK;
+}
+
+static uint8_t do_get_id(struct block *block, const struct virtqueue_chain *chain, uint32_t *ret_written)
+{
+	char id[ID_SIZE] = { 0 };
+
+	memcpy(id, block->id, strnlen(block->id, sizeof(id)));
+	*ret_written = (uint32_t)iov_from_buffer(chain->iov + chain->readable, chain->writable - 1, 0, id,
+	                                         sizeof(id));
+	return BLK_S_OK;
+}
+
+/* DISCARD and WRITE_ZEROES: a discarded range reads as zeros here, so both are one (5.2.6.2). */
+static uint8_t do_discard(struct block *block, const struct virtqueue_chain *chain)
+{
+	size_t size = iov_size(chain->iov + 1, chain->readable - 1);
+
+	if (!disk_writable(block->disk))
+		return BLK_S_IOERR;
+	if (size == 0 || size % sizeof(struct block_range) ||
+	    size / sizeof(struct block_range) > DISCARD_RANGES)
+		return BLK_S_UNSUPP;
+	for (size_t at = 0; at < size; at += sizeof(struct block_range)) {
+		struct block_range range;
+		uint64_t offset;
+
+		iov_to_buffer(chain->iov + 1, chain->readable - 1, at, &range, sizeof(range));
+		if (range.sectors > DISCARD_MAX || !checked_mul(range.sector, SECTOR, &offset) ||
+		    disk_discard(block->disk, offset, (uint64_t)range.sectors * SECTOR) < 0)
+			return BLK_S_IOERR;
+	}
+	return BLK_S_OK;
+}
+
+static uint8_t do_request(struct block *block, const struct virtqueue_chain *chain, uint32_t *ret_written)
+{
+	struct block_request_header header;
+
+	iov_to_buffer(chain->iov, 1, 0, &header, sizeof(header));
+	switch ((enum block_request_type)header.type) {
+	case BLK_T_IN:
+		return do_read(block, &header, chain, ret_written);
+	case BLK_T_OUT:
+		return do_write(block, &header, chain);
+	case BLK_T_FLUSH:
+		return disk_flush(block->disk) < 0 ? BLK_S_IOERR : BLK_S_OK;
+	case BLK_T_GET_ID:
+		return do_get_id(block, chain, ret_written);
+	case BLK_T_DISCARD:
+	case BLK_T_WRITE_ZEROES:
+		return do_discard(block, chain);
+	default:
+		return BLK_S_UNSUPP;
+	}
+}
+
+/* A request has a readable header of its own and ends in one writable status byte of its own. */
+static bool chain_is_request(const struct virtqueue_chain *chain)
+{
+	return chain->readable >= 1 && chain->writable >= 1 &&
+	       chain->iov[0].iov_len == sizeof(struct block_request_header) &&
+	       chain->iov[chain->readable + chain->writable - 1].iov_len == 1;
+}
+
+static void block_kick(struct virtio_device *device, unsigned index)
+{
+	struct block *block = block_of(device);
+	struct virtqueue *queue = &device->queues[index];
+	uint16_t first_used = queue->next_used;
+	struct virtqueue_chain chain;
+
+	do {
+		while (virtqueue_pop(device, queue, &chain) > 0) {
+			uint32_t written = 0;
+
+			if (!chain_is_request(&chain)) {
+				(void)virtio_break(device);
+				return;
+			}
+			*(uint8_t *)chain.iov[chain.readable + chain.writable - 1].iov_base =
+			        do_request(block, &chain, &written);
+			virtqueue_push(device, queue, chain.head, written + 1);
+		}
+	} while (!device->broken && virtqueue_enable_kick(device, queue));
+	virtqueue_notify(device, queue, first_used);
+}
+
+static int block_quiesce(struct virtio_device *device, struct error *err)
+{
+	int ret = disk_flush(block_of(device)->disk);
+
+	return ret < 0 ? error_errno(err, -ret, "flush the disk") : 0;
+}
+
+static void block_free(struct virtio_device *device)
+{
+	struct block *block = block_of(device);
+
+	virtio_fini(device);
+	disk_close(block->disk);
+	free(block);
+}
+
+static const struct virtio_ops block_ops = {
+	.name = "block",
+	.id = VIRTIO_ID_BLOCK,
+	.queue_count = 1,
+	.features = block_features,
+	.config_read = block_config_read,
+	.kick = block_kick,
+	.quiesce = block_quiesce,
+	.free = block_free,
+};
+
+struct virtio_device *block_new(const struct block_config *config, const struct guest_memory *memory,
+                                struct loop *loop, struct error *err)
+{
+	struct block *block = calloc(1, sizeof(*block));
+
+	if (!block) {
+		error_errno(err, ENOMEM, "make drive %s", config->id);
+		return NULL;
+	}
+	(void)snprintf(block->id, sizeof(block->id), "%s", config->id);
+	block->writeback = config->writeback;
+	block->disk = disk_open(config->path, config->layers, config->layer_count, config->overlay_path,
+	                        config->read_only, err);
+	if (!block->disk) {
+		free(block);
+		return NULL;
+	}
+	if (virtio_init(&block->device, &block_ops, memory, loop, err) < 0) {
+		block_free(&block->device);
+		return NULL;
+	}
+	return &block->device;
+}

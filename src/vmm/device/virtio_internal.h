@@ -1,0 +1,19 @@
+/* What the transport offers the queue code and the models. Private to vmm/device. */
+#pragma once
+
+#include "vmm/device/virtio.h"
+
+#define VIRTIO_F_EVENT_IDX (1ull << 29)
+#define VIRTIO_F_VERSION_1 (1ull << 32)
+
+enum virtio_interrupt_reason {
+	VIRTIO_INTERRUPT_RING = 1,   /* a used buffer */
+	VIRTIO_INTERRUPT_CONFIG = 2, /* the configuration changed, or the device needs a reset */
+};
+
+/* Raise the device's interrupt (4.2.2: InterruptStatus). */
+void virtio_interrupt(struct virtio_device *device, enum virtio_interrupt_reason reason);
+
+/* The driver broke the rules: set DEVICE_NEEDS_RESET (2.1.2) and look at its queues no more. Returns -EINVAL.
+ */
+int virtio_break(struct virtio_device *device);
