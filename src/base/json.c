@@ -39,7 +39,7 @@ static int json_find(const json_t *object, const char *key, enum json_need need,
 int json_read_string(const json_t *object, const char *key, enum json_need need, const char **ret,
                      struct error *err)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int found = json_find(object, key, need, JSON_STRING, JSON_STRING, "a string", &value, err);
 
 	if (found <= 0)
@@ -51,7 +51,7 @@ int json_read_string(const json_t *object, const char *key, enum json_need need,
 int json_read_integer(const json_t *object, const char *key, enum json_need need, int64_t minimum,
                       int64_t maximum, int64_t *ret, struct error *err)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int found = json_find(object, key, need, JSON_INTEGER, JSON_INTEGER, "an integer", &value, err);
 	int64_t number;
 
@@ -67,7 +67,7 @@ int json_read_integer(const json_t *object, const char *key, enum json_need need
 
 int json_read_bool(const json_t *object, const char *key, enum json_need need, bool *ret, struct error *err)
 {
-	json_t *value;
+	json_t *value = NULL;
 	int found = json_find(object, key, need, JSON_TRUE, JSON_FALSE, "true or false", &value, err);
 
 	if (found <= 0)
@@ -97,7 +97,7 @@ int json_read_string_map(const json_t *object, const char *key, enum json_need n
 {
 	json_t *map = NULL;
 	const char *name;
-	json_t *value;
+	json_t *value = NULL;
 	int failed = json_read_object(object, key, need, &map, err);
 
 	if (failed < 0 || !map)

@@ -28,11 +28,9 @@ static void buffer_grows_and_keeps_its_limit(void **state)
 
 static void base64_round_trips_and_refuses_garbage(void **state)
 {
-	static const char *const pairs[][2] = { { "", "" },
-						{ "f", "Zg==" },
-						{ "fo", "Zm8=" },
-						{ "foo", "Zm9v" },
-						{ "foobar", "Zm9vYmFy" } };
+	static const char *const pairs[][2] = {
+		{ "", "" }, { "f", "Zg==" }, { "fo", "Zm8=" }, { "foo", "Zm9v" }, { "foobar", "Zm9vYmFy" }
+	};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {

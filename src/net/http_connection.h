@@ -1,0 +1,102 @@
+/*
+ * http_connection: what http_server.c (connections: from bytes to exchanges) and http_exchange.c (what a
+ * handler does with one) share. Private to net.
+ */
+#pragma once
+
+#include <http_parser.h>
+#include <uv.h>
+
+#include "base/list.h"
+#include "net/http_message.h"
+#include "net/http_server.h"
+
+#define HTTP_MAX_DISCARD                                                                                     \
+	(16 * 1024 * 1024) /* bytes of an unwanted body that are read to keep the connection */
+
+struct http_server {
+	uv_loop_t *loop;
+	struct http_server_options options;
+	struct list listeners;
+	struct list connections;
+	unsigned connection_count;
+	uint16_t port;
+	bool closing;
+};
+
+struct connection {
+	struct http_server *server;
+	struct list link;
+	struct stream *stream; /* NULL when closed or taken */
+	struct http_exchange *exchange;
+	uv_timer_t idle;
+	http_parser parser;
+	struct http_head head;
+	struct buffer target;
+	struct buffer backlog; /* read, not yet parsed */
+	const char *rest;      /* while feeding: what the parser has not seen yet */
+	size_t rest_size;
+	uint64_t discarded;
+	int tag;
+	int refuse_status; /* answer this and close */
+	bool feeding;
+	bool head_done;    /* the head was parsed, on_request is due */
+	bool message_done; /* the whole request was parsed */
+	bool timer_closed;
+	bool closing; /* nothing more is read or parsed */
+};
+
+struct http_exchange {
+	struct connection *connection;
+	struct http_head head;
+	char *target;
+	char *path;
+	char method[16];
+	int64_t content_length;
+	bool has_body;
+	bool wants_upgrade;
+	bool keep_alive;
+	bool expects_continue;
+	/* body */
+	struct http_body_events body;
+	void *body_context;
+	struct buffer collected;
+	void (*collect_done)(struct http_exchange *, const char *, size_t, void *);
+	bool body_wanted;
+	bool body_paused;
+	bool body_ended; /* on_end was called */
+	/* reply */
+	struct buffer reply_headers;
+	bool reply_begun;
+	bool reply_chunked;
+	bool reply_bodyless;
+	void (*on_drain)(struct http_exchange *, void *);
+	void *drain_context;
+	void (*on_close)(struct http_exchange *, void *);
+	void *close_context;
+	void *data;
+	struct list query_values; /* decoded by http_request_query */
+};
+
+struct query_value {
+	struct list link;
+	char text[];
+};
+
+/* Parse what came, call the handler as far as it wants; `size` 0 goes on after a wait. */
+void http_connection_feed(struct connection *connection, const char *data, size_t size);
+
+/* Send what is queued and close; nothing more is parsed. */
+void http_connection_finish(struct connection *connection);
+
+/* Begin to wait for the next request. */
+void http_connection_idle(struct connection *connection);
+
+/* The stream is gone or belongs to somebody else: free what is left. */
+void http_connection_detached(struct connection *connection);
+
+void http_exchange_free(struct http_exchange *exchange);
+void http_exchange_body_ended(struct http_exchange *exchange);
+
+/* The server's rendering of an error, to be freed. */
+char *http_render_error(const struct http_server *server, int status, const char *message);
