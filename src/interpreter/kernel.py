@@ -347,7 +347,7 @@ def fork_kernel(channel, request):
     pid = os.fork()
     if pid:
         return pid
-    channel.close()
+    os.close(channel.detach())  # close() would leave it open for the file that reads from it
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
