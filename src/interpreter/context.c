@@ -306,9 +306,12 @@ void context_execute(struct context *context, struct execution *execution)
 
 	execution_set_events(execution, &events, context);
 	list_append(&context->queue, &execution->node);
+	if (context->current)
+		execution_begin(execution);
 	if (!context->kernel && context_start_kernel(context, &err) < 0)
 		context_give_up(context, err.message);
-	context_advance(context);
+	else
+		context_advance(context);
 }
 
 void context_restart(struct context *context)

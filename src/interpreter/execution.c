@@ -25,18 +25,23 @@ static void execution_on_drain(struct http_exchange *exchange, void *context)
 	execution->events.on_full(execution, false, execution->context);
 }
 
+void execution_begin(struct execution *execution)
+{
+	if (execution->replying || !execution->exchange)
+		return;
+	execution->replying = true;
+	http_reply_header(execution->exchange, "Content-Type", CONTENT_TYPE);
+	http_reply_begin(execution->exchange, 200, -1);
+	http_reply_on_drain(execution->exchange, execution_on_drain, execution);
+}
+
 static void execution_flush(struct execution *execution)
 {
 	uv_timer_stop(&execution->flush_timer);
 	if (execution->lines.size == 0)
 		return;
 	if (execution->exchange) {
-		if (!execution->replying) {
-			execution->replying = true;
-			http_reply_header(execution->exchange, "Content-Type", CONTENT_TYPE);
-			http_reply_begin(execution->exchange, 200, -1);
-			http_reply_on_drain(execution->exchange, execution_on_drain, execution);
-		}
+		execution_begin(execution);
 		http_reply_write(execution->exchange, execution->lines.data, execution->lines.size);
 		uv_timer_again(&execution->keepalive_timer);
 	}

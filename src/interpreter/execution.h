@@ -51,6 +51,10 @@ struct execution *execution_new(struct http_exchange *exchange, json_t *code, js
 
 void execution_set_events(struct execution *execution, const struct execution_events *events, void *context);
 
+/* Begin the reply with nothing in it yet: the execution has to wait, and the client's clock starts with the
+ * reply. */
+void execution_begin(struct execution *execution);
+
 /* Write what an iopub message of this execution means. Tells when it was the last. */
 enum output_kind execution_publish(struct execution *execution, const struct jupyter_message *message);
 

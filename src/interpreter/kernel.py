@@ -54,6 +54,7 @@ from IPython.core.ultratb import AutoFormattedTB
 from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.session import DELIM, Session, json_default, json_packer
 from traitlets import ObjectName, Unicode
 from traitlets.config import Config
 from zmq.eventloop.zmqstream import ZMQStream
@@ -177,6 +178,30 @@ class Kernel(IPythonKernel):
                     os.environ[name] = value
 
 
+class QuickSession(Session):
+    """Packs the parent's header, the same in all messages of a cell, once, and keeps its encoder."""
+
+    ENCODER = json.JSONEncoder(default=json_default, ensure_ascii=False, allow_nan=False)
+    packed_parent = (None, b"{}")
+
+    @classmethod
+    def encode(cls, value):
+        try:
+            return cls.ENCODER.encode(value).encode("utf8", "surrogateescape")
+        except (TypeError, ValueError):
+            return json_packer(value)  # cleans what JSON does not know
+
+    def serialize(self, msg, ident=None):
+        parent = msg["parent_header"]
+        packed = self.packed_parent
+        if packed[0] is not parent:
+            packed = self.packed_parent = (parent, self.encode(parent))
+        metadata = self.encode(msg["metadata"]) if msg["metadata"] else b"{}"
+        idents = ident if isinstance(ident, list) else [] if ident is None else [ident]
+        body = [self.encode(msg["header"]), packed[1], metadata, self.encode(msg["content"])]
+        return [*idents, DELIM, self.sign(body), *body]
+
+
 class KernelApp(IPKernelApp):
     """ipykernel's application with our kernel, our output path and no heartbeat."""
 
@@ -192,6 +217,9 @@ class KernelApp(IPKernelApp):
 
     def init_heartbeat(self):
         pass
+
+    def _session_default(self):
+        return QuickSession(parent=self)
 
 
 def reseed_generators():
@@ -271,6 +299,19 @@ def speed_up():
     jupyter_client.jsonutil.parse_date = parse_date
 
 
+def transform_once(shell):
+    """ipykernel transforms each cell, to see whether it awaits, and IPython transforms it again to run it."""
+    transform = shell.transform_cell
+    last = [None, None]
+
+    def transform_cell(text):
+        if text is not last[0]:
+            last[:] = text, transform(text)
+        return last[1]
+
+    shell.transform_cell = transform_cell
+
+
 def kernel_config():
     config = Config()
     config.KernelApp.kernel_class = Kernel
@@ -291,6 +332,7 @@ def kernel_run(connection_file):
     app.initialize(["-f", connection_file])
     # traitlets formats every debug message before it drops it
     getattr(app.log, "logger", app.log).setLevel(logging.WARNING)
+    transform_once(app.shell)
     display = app.shell.display_formatter
     display.__class__ = QuickDisplayFormatter
     display.formatters["e2b/data"] = DataFormatter(parent=display)
@@ -305,7 +347,7 @@ def fork_kernel(channel, request):
     pid = os.fork()
     if pid:
         return pid
-    channel.close()
+    os.close(channel.detach())  # close() would leave it open for the file that reads from it
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()

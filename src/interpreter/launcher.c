@@ -137,6 +137,7 @@ static void worker_fail(struct worker *worker)
 	struct launcher *launcher = worker->launcher;
 	struct list failed;
 
+	log_error("the process that forks kernels ended, starting another one");
 	worker->launcher = NULL;
 	worker_close(worker);
 	launcher->worker = NULL;
@@ -154,10 +155,9 @@ static void worker_on_exit(uv_process_t *process, int64_t status, int signal_num
 {
 	struct worker *worker = process->data;
 
-	if (!worker->launcher)
-		return;
-	log_error("kernel launcher ended with status %lld, signal %d", (long long)status, signal_number);
-	worker_fail(worker);
+	log_debug("kernel launcher: status %lld, signal %d", (long long)status, signal_number);
+	if (worker->launcher)
+		worker_fail(worker);
 }
 
 static void worker_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)

@@ -117,6 +117,8 @@ static void program_stop(struct program *program)
 {
 	uv_close((uv_handle_t *)&program->on_term, NULL);
 	uv_close((uv_handle_t *)&program->on_int, NULL);
+	signal(SIGTERM, SIG_IGN); /* a second one must not keep us from cleaning up */
+	signal(SIGINT, SIG_IGN);
 	service_free(program->service);
 	launcher_free(program->host.kernels.launcher);
 	agent_free(program->host.agent);
