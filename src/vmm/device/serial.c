@@ -144,9 +144,10 @@ uint8_t serial_read(struct serial *serial, unsigned reg)
 		break;
 	case UART_MSR:
 		/* In loopback the outputs of MCR come back as inputs; that is how drivers probe. */
-		value = state->mcr & MCR_LOOP ? (uint8_t)((state->mcr & 0x0c) << 4 | (state->mcr & 2) << 3 |
-		                                          (state->mcr & 1) << 5)
-		                              : MSR_ONLINE;
+		value = MSR_ONLINE;
+		if (state->mcr & MCR_LOOP)
+			value = (uint8_t)((state->mcr & 0x0c) << 4 | (state->mcr & 2) << 3 |
+			                  (state->mcr & 1) << 5);
 		break;
 	case UART_SCR:
 		value = state->scr;

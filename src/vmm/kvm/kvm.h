@@ -1,0 +1,83 @@
+/*
+ * kvm: the machine as KVM gives it. Opens the folder.
+ *
+ * A struct vm is the VM with its memory slots and in-kernel interrupt chip; a struct vcpu is one thread that
+ * runs a virtual CPU and hands its exits to the machine. Sources: the kernel's
+ * Documentation/virt/kvm/api.rst.
+ */
+#pragma once
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "vmm/memory.h"
+
+struct vm {
+	int kvm; /* /dev/kvm */
+	int fd;
+	size_t run_size;          /* bytes of a vCPU's shared page(s) */
+	struct kvm_cpuid2 *cpuid; /* what KVM can offer here */
+};
+
+/* Open KVM, check what we need of it, make the VM. The interrupt chip comes with vm_create_irqchip. */
+int vm_init(struct vm *vm, struct error *err);
+void vm_fini(struct vm *vm);
+
+/* Give the guest its memory: before vm_create_irqchip, which makes slot changes slow for a while. */
+int vm_set_memory(struct vm *vm, const struct guest_memory *memory, struct error *err);
+
+/* In-kernel PIC, IOAPIC, LAPICs and PIT. */
+int vm_create_irqchip(struct vm *vm, struct error *err);
+
+/* Connect an eventfd to a GSI; and a 4-byte write of `value` to `gpa` to an eventfd. */
+int vm_set_irqfd(struct vm *vm, int eventfd, uint32_t gsi, struct error *err);
+int vm_set_ioeventfd(struct vm *vm, int eventfd, uint64_t gpa, uint32_t value, struct error *err);
+
+/* Why a vCPU's thread ended. */
+enum vcpu_end {
+	VCPU_END_STOPPED,  /* vcpu_stop */
+	VCPU_END_SHUTDOWN, /* triple fault, or the guest asked for a reset */
+	VCPU_END_FAILED,   /* KVM gave up: see the error */
+};
+
+/* What the machine does with a vCPU's exits; called on the vCPU's thread. */
+struct vcpu_handler {
+	void *context;
+	/* One access of 1, 2 or 4 bytes. False asks for the machine's end (reset). */
+	bool (*port)(void *context, uint16_t port, bool write, void *data, unsigned size);
+	void (*mmio)(void *context, uint64_t gpa, bool write, void *data, unsigned size);
+	void (*ended)(void *context, enum vcpu_end end, const struct error *err);
+};
+
+struct vcpu {
+	int fd;
+	unsigned index;
+	struct kvm_run *run;
+	size_t run_size;
+	const struct vcpu_handler *handler;
+	pthread_t thread;
+	bool started;
+	atomic_bool stopping;
+};
+
+/* Make vCPU `index` of `count`, with its CPUID. */
+int vcpu_init(struct vcpu *vcpu, struct vm *vm, unsigned index, unsigned count,
+              const struct vcpu_handler *handler, struct error *err);
+
+/* Registers for Linux's 64-bit entry (Documentation/x86/boot.rst): kernel at `entry`, zero page at
+ * `zero_page`. */
+int vcpu_set_boot_state(struct vcpu *vcpu, uint64_t entry, uint64_t zero_page, struct error *err);
+
+int vcpu_start(struct vcpu *vcpu, struct error *err);
+
+/* Make it leave the guest and end its thread; waits for it. */
+void vcpu_stop(struct vcpu *vcpu);
+void vcpu_fini(struct vcpu *vcpu);
+
+/* Adjust the CPUID that KVM offers to vCPU `index` of `count` (Intel SDM vol. 2 CPUID; AMD APM vol. 3
+ * appendix E). */
+void cpuid_adjust(struct kvm_cpuid2 *cpuid, unsigned index, unsigned count);
