@@ -18,14 +18,14 @@ $(BUILD)/release/build.ninja: | deps
 	meson setup $(BUILD)/release --prefix=$(CURDIR)/$(BUILD) --bindir=bin >$(BUILD)-meson.log || { cat $(BUILD)-meson.log; exit 1; }
 	@rm -f $(BUILD)-meson.log
 
-build: $(BUILD)/release/build.ninja
+build: deps $(BUILD)/release/build.ninja
 	@meson compile -C $(BUILD)/release
 	@meson install -C $(BUILD)/release --only-changed --quiet
 
 kernel: deps
 	@guest/build-kernel
 
-test: deps
+test: build
 	@tests/run
 
 test-unit: deps

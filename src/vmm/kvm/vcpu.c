@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/layout.h"
 
@@ -107,20 +108,22 @@ static int set_special_registers(struct vcpu *vcpu, struct error *err)
 
 static int set_msrs(struct vcpu *vcpu, struct error *err)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entries[2];
-	} msrs = { .head = { .nmsrs = 2 },
-		   .entries = {
-		           { .index = MSR_MISC, .data = 1 },         /* fast strings */
-		           { .index = MSR_MTRRTYPE, .data = 0x806 }, /* enabled, write-back */
-		   } };
-	int set = ioctl(vcpu->fd, KVM_SET_MSRS, &msrs);
+	static const struct kvm_msr_entry wanted[] = {
+		{ .index = MSR_MISC, .data = 1 },         /* fast strings */
+		{ .index = MSR_MTRRTYPE, .data = 0x806 }, /* enabled, write-back */
+	};
+	_Alignas(struct kvm_msrs) unsigned char space[sizeof(struct kvm_msrs) + sizeof(wanted)];
+	struct kvm_msrs *msrs = (struct kvm_msrs *)space;
+	int set;
 
+	memset(space, 0, sizeof(space));
+	msrs->nmsrs = ARRAY_SIZE(wanted);
+	memcpy(msrs->entries, wanted, sizeof(wanted));
+	set = ioctl(vcpu->fd, KVM_SET_MSRS, msrs);
 	if (set < 0)
 		return error_errno(err, errno, "KVM_SET_MSRS");
-	if (set != 2)
-		return error_set(err, EIO, "KVM_SET_MSRS refused MSR %#x", msrs.entries[set].index);
+	if ((size_t)set != ARRAY_SIZE(wanted))
+		return error_set(err, EIO, "KVM_SET_MSRS refused MSR %#x", wanted[set].index);
 	return 0;
 }
 

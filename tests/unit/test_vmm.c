@@ -1,0 +1,228 @@
+/* Unit tests of the monitor's boot path and configuration: what needs no KVM. */
+#include <asm/bootparam.h>
+#include <elf.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/base.h"
+#include "vmm/boot/boot.h"
+#include "vmm/config_file.h"
+#include "vmm/layout.h"
+
+#define RAM_SIZE (8u << 20)
+
+struct fixture {
+	struct guest_memory memory;
+	char directory[32];
+	char path[64];
+};
+
+static int setup(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+
+	fixture->memory.regions[0] = (struct guest_region){ 0, RAM_SIZE, calloc(1, RAM_SIZE) };
+	fixture->memory.count = 1;
+	(void)snprintf(fixture->directory, sizeof(fixture->directory), "/tmp/atoll-vmm-XXXXXX");
+	assert_non_null(mkdtemp(fixture->directory));
+	(void)snprintf(fixture->path, sizeof(fixture->path), "%s/file", fixture->directory);
+	*state = fixture;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(file_remove_tree(fixture->directory, NULL), 0);
+	free(fixture->memory.regions[0].host);
+	free(fixture);
+	return 0;
+}
+
+struct tiny_kernel {
+	Elf64_Ehdr header;
+	Elf64_Phdr segment;
+	char code[16];
+};
+
+static struct tiny_kernel tiny_kernel(void)
+{
+	struct tiny_kernel kernel = { .header = { .e_machine = EM_X86_64,
+		                                  .e_entry = 0x200000,
+		                                  .e_phoff = sizeof(Elf64_Ehdr),
+		                                  .e_phentsize = sizeof(Elf64_Phdr),
+		                                  .e_phnum = 1 },
+		                      .segment = { .p_type = PT_LOAD,
+		                                   .p_offset = offsetof(struct tiny_kernel, code),
+		                                   .p_paddr = 0x200000,
+		                                   .p_filesz = 16,
+		                                   .p_memsz = 4096 },
+		                      .code = "fifteen letters" };
+
+	memcpy(kernel.header.e_ident, ELFMAG, SELFMAG);
+	kernel.header.e_ident[EI_CLASS] = ELFCLASS64;
+	kernel.header.e_ident[EI_DATA] = ELFDATA2LSB;
+	return kernel;
+}
+
+static int load(struct fixture *fixture, const struct tiny_kernel *kernel, size_t size, struct error *err)
+{
+	uint64_t entry = 0;
+
+	assert_int_equal(file_write_atomic(fixture->path, kernel, size, 0600, NULL), 0);
+	return boot_load_elf(fixture->path, &fixture->memory, &entry, err);
+}
+
+static void a_kernel_is_loaded_where_it_wants(void **state)
+{
+	struct fixture *fixture = *state;
+	struct tiny_kernel kernel = tiny_kernel();
+	struct error err = { 0 };
+
+	assert_int_equal(load(fixture, &kernel, sizeof(kernel), &err), 0);
+	assert_string_equal(fixture->memory.regions[0].host + 0x200000, "fifteen letters");
+}
+
+static void expect_refused(struct fixture *fixture, const struct tiny_kernel *kernel, const char *reason)
+{
+	struct error err = { 0 };
+
+	assert_true(load(fixture, kernel, sizeof(*kernel), &err) < 0);
+	if (!strstr(err.message, reason))
+		fail_msg("'%s' does not say '%s'", err.message, reason);
+}
+
+static void kernels_that_lie_are_refused(void **state)
+{
+	struct fixture *fixture = *state;
+	struct tiny_kernel kernel = tiny_kernel();
+	struct error err = { 0 };
+
+	for (size_t size = 0; size < offsetof(struct tiny_kernel, code); size++)
+		assert_true(load(fixture, &kernel, size, &err) < 0);
+	kernel.segment.p_filesz = 17;
+	expect_refused(fixture, &kernel, "leaves the file");
+	kernel.segment.p_filesz = UINT64_MAX;
+	expect_refused(fixture, &kernel, "leaves the file");
+	kernel = tiny_kernel();
+	kernel.segment.p_paddr = 0x7000;
+	expect_refused(fixture, &kernel, "below 1 MiB");
+	kernel.segment.p_paddr = UINT64_MAX - 100;
+	expect_refused(fixture, &kernel, "does not fit");
+	kernel.segment.p_paddr = RAM_SIZE - 16;
+	expect_refused(fixture, &kernel, "does not fit");
+	kernel = tiny_kernel();
+	kernel.header.e_entry = RAM_SIZE;
+	expect_refused(fixture, &kernel, "entry point");
+	kernel = tiny_kernel();
+	kernel.header.e_phnum = 60000;
+	expect_refused(fixture, &kernel, "program header");
+	kernel = tiny_kernel();
+	kernel.header.e_phoff = UINT64_MAX - 8;
+	expect_refused(fixture, &kernel, "program header");
+	kernel = tiny_kernel();
+	kernel.header.e_machine = EM_AARCH64;
+	expect_refused(fixture, &kernel, "x86-64");
+}
+
+static void the_zero_page_maps_memory(void **state)
+{
+	struct fixture *fixture = *state;
+	struct boot_parameters parameters = { .command_line = "console=ttyS0" };
+	const struct boot_params *params =
+	        guest_memory_at(&fixture->memory, LAYOUT_ZERO_PAGE, sizeof(*params));
+	char too_long[LAYOUT_CMDLINE_MAX + 1];
+	struct error err = { 0 };
+
+	assert_int_equal(boot_write_parameters(&fixture->memory, &parameters, &err), 0);
+	assert_string_equal(fixture->memory.regions[0].host + LAYOUT_CMDLINE, "console=ttyS0");
+	assert_int_equal(params->e820_entries, 3);
+	assert_int_equal(params->e820_table[2].addr, LAYOUT_KERNEL);
+	assert_int_equal(params->e820_table[2].size, RAM_SIZE - LAYOUT_KERNEL);
+	memset(too_long, 'x', sizeof(too_long));
+	too_long[sizeof(too_long) - 1] = '\0';
+	parameters.command_line = too_long;
+	assert_int_equal(boot_write_parameters(&fixture->memory, &parameters, &err), -E2BIG);
+}
+
+static void the_mp_table_adds_up(void **state)
+{
+	struct fixture *fixture = *state;
+	const unsigned char *table = fixture->memory.regions[0].host + LAYOUT_MPTABLE;
+
+	for (unsigned vcpus = 1; vcpus <= LAYOUT_VCPUS_MAX; vcpus++) {
+		unsigned char pointer_sum = 0;
+		unsigned char table_sum = 0;
+		uint16_t length;
+
+		assert_int_equal(boot_write_mptable(&fixture->memory, vcpus, NULL), 0);
+		assert_memory_equal(table, "_MP_", 4);
+		assert_memory_equal(table + 16, "PCMP", 4);
+		memcpy(&length, table + 20, sizeof(length));
+		for (unsigned i = 0; i < 16; i++)
+			pointer_sum = (unsigned char)(pointer_sum + table[i]);
+		for (unsigned i = 0; i < length; i++)
+			table_sum = (unsigned char)(table_sum + table[16 + i]);
+		assert_int_equal(pointer_sum, 0);
+		assert_int_equal(table_sum, 0);
+	}
+}
+
+static void expect_config(struct fixture *fixture, const char *text, const char *reason)
+{
+	struct machine_config config = { 0 };
+	cleanup_json json_t *json = NULL;
+	struct error err = { 0 };
+	int ret;
+
+	assert_int_equal(file_write_atomic(fixture->path, text, strlen(text), 0600, NULL), 0);
+	ret = config_file_read(fixture->path, &config, &json, &err);
+	if (!reason) {
+		assert_int_equal(ret, 0);
+		return;
+	}
+	assert_true(ret < 0);
+	if (!strstr(err.message, reason))
+		fail_msg("'%s' does not say '%s'", err.message, reason);
+}
+
+static void configurations_are_checked_by_name(void **state)
+{
+	struct fixture *fixture = *state;
+
+	expect_config(fixture, "{\"boot-source\":{\"kernel_image_path\":\"/k\"}}", NULL);
+	expect_config(fixture, "{}", "'boot-source' is required");
+	expect_config(fixture, "{\"boot-source\":{}}", "'kernel_image_path' is required");
+	expect_config(fixture, "{\"boot-source\":{\"kernel_image_path\":5}}", "must be a string");
+	expect_config(fixture, "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"colour\":1}", "'colour'");
+	expect_config(fixture,
+	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},"
+	              "\"machine-config\":{\"vcpu_count\":17,\"mem_size_mib\":128}}",
+	              "between 1 and 16");
+	expect_config(fixture,
+	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"drives\":[{\"drive_id\":\"a\","
+	              "\"path_on_host\":\"/d\",\"is_root_device\":true,\"layers\":[1]}]}",
+	              "must be strings");
+	expect_config(fixture, "{\"boot-source\"", "invalid JSON");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_kernel_is_loaded_where_it_wants, setup, teardown),
+		cmocka_unit_test_setup_teardown(kernels_that_lie_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_zero_page_maps_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_mp_table_adds_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(configurations_are_checked_by_name, setup, teardown),
+	};
+
+	return cmocka_run_group_tests_name("vmm", tests, NULL, NULL);
+}
