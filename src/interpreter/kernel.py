@@ -121,7 +121,13 @@ class DirectOutStream(OutStream):
                     return
                 text = self._decoder.decode(data)
                 if text:
-                    self.write(text)
+                    super().write(text)
+
+    def write(self, string):
+        # What a subprocess wrote before this call comes before it, however late the watching thread is.
+        if getattr(self, "_should_watch", False) and threading.current_thread() is not self.pub_thread.thread:
+            self._drain()
+        return super().write(string)
 
     def flush(self):
         if threading.current_thread() is not self.pub_thread.thread:
