@@ -177,6 +177,44 @@ bool virtqueue_enable_kick(struct virtio_device *device, struct virtqueue *queue
 	return load16(avail + 2) != queue->next_avail;
 }
 
+uint16_t virtqueue_waiting(const struct virtio_device *device, const struct virtqueue *queue)
+{
+	const unsigned char *avail = avail_ring(device, queue);
+
+	return avail ? (uint16_t)(load16(avail + 2) - queue->next_avail) : 0;
+}
+
+void virtqueue_enable_kick_beyond(struct virtio_device *device, struct virtqueue *queue)
+{
+	const unsigned char *avail = avail_ring(device, queue);
+	unsigned char *used = used_ring(device, queue);
+
+	if (avail && used && (device->driver_features & VIRTIO_F_EVENT_IDX))
+		store16(used + 4 + sizeof(struct vring_used_element) * queue->size, load16(avail + 2));
+}
+
+int iov_slice(const struct iovec *iov, int count, size_t skip, size_t size,
+              struct iovec to[VIRTQUEUE_CHAIN_MAX])
+{
+	int used = 0;
+
+	for (int i = 0; i < count && size && used < VIRTQUEUE_CHAIN_MAX; i++) {
+		size_t part = iov[i].iov_len;
+
+		if (skip >= part) {
+			skip -= part;
+			continue;
+		}
+		part -= skip;
+		if (part > size)
+			part = size;
+		to[used++] = (struct iovec){ (char *)iov[i].iov_base + skip, part };
+		skip = 0;
+		size -= part;
+	}
+	return used;
+}
+
 size_t iov_size(const struct iovec *iov, int count)
 {
 	size_t size = 0;

@@ -43,6 +43,17 @@ void virtqueue_notify(struct virtio_device *device, struct virtqueue *queue, uin
 /* Ask for a kick at the next new request. True when requests came meanwhile: look again. */
 bool virtqueue_enable_kick(struct virtio_device *device, struct virtqueue *queue);
 
+/* Requests that wait to be taken; and: ask for a kick at the next request after all of these. */
+uint16_t virtqueue_waiting(const struct virtio_device *device, const struct virtqueue *queue);
+void virtqueue_enable_kick_beyond(struct virtio_device *device, struct virtqueue *queue);
+
+/*
+ * The part of `iov` that lies in [skip, skip + size), at most VIRTQUEUE_CHAIN_MAX buffers: returns how many
+ * of `to` it takes.
+ */
+int iov_slice(const struct iovec *iov, int count, size_t skip, size_t size,
+              struct iovec to[VIRTQUEUE_CHAIN_MAX]);
+
 /* Sizes of buffers, and copies from and to them. */
 size_t iov_size(const struct iovec *iov, int count);
 size_t iov_to_buffer(const struct iovec *iov, int count, size_t offset, void *data, size_t size);
