@@ -3,6 +3,7 @@
 
 #include "base/buffer.h"
 #include "base/checked.h"
+#include "base/checksum.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/encode.h"

@@ -57,20 +57,6 @@ struct disk {
 	unsigned char *bitmap_dirty; /* one byte per page of the top bitmap: not yet written */
 };
 
-/* CRC-32 (IEEE 802.3), bit by bit: it only ever covers one header. */
-static uint32_t crc32_of(const void *data, size_t size)
-{
-	const unsigned char *bytes = data;
-	uint32_t crc = ~0u;
-
-	for (size_t i = 0; i < size; i++) {
-		crc ^= bytes[i];
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-	}
-	return ~crc;
-}
-
 static uint64_t block_count(uint64_t size)
 {
 	return size / DISK_BLOCK_SIZE + (size % DISK_BLOCK_SIZE != 0);
@@ -105,7 +91,7 @@ static int header_check(const struct layer_header *header, uint64_t disk_size, c
 	if (header->version != LAYER_VERSION)
 		return error_set(err, EINVAL, "%s: layer version %u is not supported", path, header->version);
 	copy.crc = 0;
-	if (crc32_of(&copy, sizeof(copy)) != header->crc)
+	if (crc32c(0, &copy, sizeof(copy)) != header->crc)
 		return error_set(err, EINVAL, "%s: the layer's header is corrupt", path);
 	if (header->block_size != DISK_BLOCK_SIZE || header->disk_size != disk_size)
 		return error_set(err, EINVAL, "%s: the layer belongs to a disk of another size", path);
@@ -151,7 +137,7 @@ static int layer_create(int fd, uint64_t disk_size, const char *path, struct err
 		                       .data_offset = LAYER_BITMAP_OFFSET + bitmap_bytes(disk_size) };
 	uint64_t file_size;
 
-	header.crc = crc32_of(&header, sizeof(header));
+	header.crc = crc32c(0, &header, sizeof(header));
 	if (!checked_add(header.data_offset, block_count(disk_size) * DISK_BLOCK_SIZE, &file_size) ||
 	    file_size > INT64_MAX)
 		return error_set(err, EFBIG, "%s: a disk of %llu bytes is too large", path,

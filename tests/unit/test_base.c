@@ -147,9 +147,21 @@ static void ids_have_their_form(void **state)
 	assert_false(secret_equal("same", "samer"));
 }
 
+static void checksums_are_those_of_the_standard(void **state)
+{
+	unsigned char zeros[32] = { 0 };
+
+	(void)state;
+	/* RFC 3720 B.4, and the customary check value. */
+	assert_int_equal(crc32c(0, zeros, sizeof(zeros)), 0x8a9136aa);
+	assert_int_equal(crc32c(0, "123456789", 9), 0xe3069283);
+	assert_int_equal(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xe3069283);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(checksums_are_those_of_the_standard),
 		cmocka_unit_test(buffer_grows_and_keeps_its_limit),
 		cmocka_unit_test(base64_round_trips_and_refuses_garbage),
 		cmocka_unit_test(percent_decoding_refuses_cut_and_nul),

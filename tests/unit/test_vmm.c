@@ -9,12 +9,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <sys/mman.h>
+#include <sys/stat.h>
+
 #include <cmocka.h>
 
 #include "base/base.h"
 #include "vmm/boot/boot.h"
-#include "vmm/config_file.h"
+#include "vmm/config.h"
 #include "vmm/layout.h"
+#include "vmm/snapshot/snapshot.h"
 
 #define RAM_SIZE (8u << 20)
 
@@ -178,13 +182,12 @@ static void the_mp_table_adds_up(void **state)
 
 static void expect_config(struct fixture *fixture, const char *text, const char *reason)
 {
-	struct machine_config config = { 0 };
 	cleanup_json json_t *json = NULL;
 	struct error err = { 0 };
 	int ret;
 
 	assert_int_equal(file_write_atomic(fixture->path, text, strlen(text), 0600, NULL), 0);
-	ret = config_file_read(fixture->path, &config, &json, &err);
+	ret = config_read_file(fixture->path, &json, &err);
 	if (!reason) {
 		assert_int_equal(ret, 0);
 		return;
@@ -199,7 +202,7 @@ static void configurations_are_checked_by_name(void **state)
 	struct fixture *fixture = *state;
 
 	expect_config(fixture, "{\"boot-source\":{\"kernel_image_path\":\"/k\"}}", NULL);
-	expect_config(fixture, "{}", "'boot-source' is required");
+	expect_config(fixture, "{}", "boot-source is missing");
 	expect_config(fixture, "{\"boot-source\":{}}", "'kernel_image_path' is required");
 	expect_config(fixture, "{\"boot-source\":{\"kernel_image_path\":5}}", "must be a string");
 	expect_config(fixture, "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"colour\":1}", "'colour'");
@@ -214,9 +217,84 @@ static void configurations_are_checked_by_name(void **state)
 	expect_config(fixture, "{\"boot-source\"", "invalid JSON");
 }
 
+static void make_snapshot(struct fixture *fixture)
+{
+	struct snapshot_writer writer;
+
+	snapshot_writer_init(&writer);
+	assert_int_equal(snapshot_add(&writer, SNAPSHOT_CONFIG, 0, "{}", 2, NULL), 0);
+	assert_int_equal(snapshot_add(&writer, SNAPSHOT_VCPU, 1, "state of one", 12, NULL), 0);
+	assert_int_equal(snapshot_write(&writer, fixture->path, NULL), 0);
+	snapshot_writer_fini(&writer);
+}
+
+static void snapshots_come_back(void **state)
+{
+	struct fixture *fixture = *state;
+	struct snapshot_reader reader;
+	const void *data;
+	size_t size;
+
+	make_snapshot(fixture);
+	assert_int_equal(snapshot_read(&reader, fixture->path, NULL), 0);
+	assert_int_equal(snapshot_find(&reader, SNAPSHOT_VCPU, 1, &data, &size, NULL), 0);
+	assert_int_equal(size, 12);
+	assert_memory_equal(data, "state of one", 12);
+	assert_int_equal(snapshot_find(&reader, SNAPSHOT_VCPU, 0, &data, &size, NULL), -ENOENT);
+	snapshot_reader_fini(&reader);
+}
+
+/* Every byte changed, and every length cut, must be noticed and do no harm. */
+static void damaged_snapshots_are_refused(void **state)
+{
+	struct fixture *fixture = *state;
+	cleanup_buffer struct buffer file = BUFFER_INIT;
+	struct snapshot_reader reader;
+	struct error err;
+
+	make_snapshot(fixture);
+	assert_int_equal(file_read(fixture->path, &file, NULL), 0);
+	for (size_t i = 0; i < file.size; i++) {
+		file.data[i] ^= 0x10;
+		assert_int_equal(file_write_atomic(fixture->path, file.data, file.size, 0600, NULL), 0);
+		assert_int_equal(snapshot_read(&reader, fixture->path, &err), -EINVAL);
+		file.data[i] ^= 0x10;
+		assert_int_equal(file_write_atomic(fixture->path, file.data, i, 0600, NULL), 0);
+		assert_int_equal(snapshot_read(&reader, fixture->path, &err), -EINVAL);
+	}
+}
+
+static void memory_files_are_sparse_and_exact(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned char *ram = fixture->memory.regions[0].host;
+	struct error err = { 0 };
+	struct stat st;
+	void *host;
+
+	memset(ram + 8192, 'a', 100);
+	ram[RAM_SIZE - 1] = 'z';
+	/* Not page-aligned memory is of no matter to the writer. */
+	assert_int_equal(snapshot_write_memory(&fixture->memory, false, fixture->path, &err), 0);
+	assert_int_equal(stat(fixture->path, &st), 0);
+	assert_int_equal(st.st_size, RAM_SIZE);
+	assert_true(st.st_blocks * 512 < 1 << 20);
+	assert_int_equal(snapshot_map_memory(fixture->path, RAM_SIZE, &host, &err), 0);
+	assert_memory_equal(host, ram, RAM_SIZE);
+	memset(host, 'x', 4096);
+	assert_int_equal(munmap(host, RAM_SIZE), 0);
+	assert_int_equal(snapshot_map_memory(fixture->path, RAM_SIZE, &host, &err), 0);
+	assert_memory_equal(host, ram, RAM_SIZE);
+	assert_int_equal(munmap(host, RAM_SIZE), 0);
+	assert_int_equal(snapshot_map_memory(fixture->path, RAM_SIZE * 2, &host, &err), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(snapshots_come_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(damaged_snapshots_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(memory_files_are_sparse_and_exact, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_kernel_is_loaded_where_it_wants, setup, teardown),
 		cmocka_unit_test_setup_teardown(kernels_that_lie_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_zero_page_maps_memory, setup, teardown),

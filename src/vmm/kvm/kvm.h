@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "vmm/memory.h"
 
@@ -53,6 +54,13 @@ struct vcpu_handler {
 	void (*ended)(void *context, enum vcpu_end end, const struct error *err);
 };
 
+/* What a vCPU's thread is asked to do. */
+enum vcpu_wish {
+	VCPU_WISH_RUN,
+	VCPU_WISH_PAUSE,
+	VCPU_WISH_STOP,
+};
+
 struct vcpu {
 	int fd;
 	unsigned index;
@@ -61,7 +69,10 @@ struct vcpu {
 	const struct vcpu_handler *handler;
 	pthread_t thread;
 	bool started;
-	atomic_bool stopping;
+	_Atomic enum vcpu_wish wish;
+	pthread_mutex_t lock; /* guards `parked`, and changes of `wish` */
+	pthread_cond_t changed;
+	bool parked; /* the thread touches neither guest nor KVM */
 };
 
 /* Make vCPU `index` of `count`, with its CPUID. */
@@ -72,11 +83,34 @@ int vcpu_init(struct vcpu *vcpu, struct vm *vm, unsigned index, unsigned count,
  * `zero_page`. */
 int vcpu_set_boot_state(struct vcpu *vcpu, uint64_t entry, uint64_t zero_page, struct error *err);
 
+/* Start the thread; it waits for vcpu_resume. */
 int vcpu_start(struct vcpu *vcpu, struct error *err);
 
-/* Make it leave the guest and end its thread; waits for it. */
+/*
+ * Ask it to leave the guest and wait; and wait until it does. Its state is complete then: an exit that was
+ * being handled is finished. Two calls, so that several vCPUs stop together.
+ */
+void vcpu_pause(struct vcpu *vcpu);
+void vcpu_wait_paused(struct vcpu *vcpu);
+void vcpu_resume(struct vcpu *vcpu);
+
+/* Tell the guest's clock that it was stopped, before it runs on. */
+void vcpu_notice_pause(struct vcpu *vcpu);
+
+/* End its thread; waits for it. */
 void vcpu_stop(struct vcpu *vcpu);
 void vcpu_fini(struct vcpu *vcpu);
+
+/*
+ * Append the state of a paused (or not yet started) vCPU; and put such bytes, which are not trusted, into one
+ * of the same machine shape on the same kind of host. 0, or a negative errno with `err`.
+ */
+int vcpu_save(struct vcpu *vcpu, const struct vm *vm, struct buffer *to, struct error *err);
+int vcpu_restore(struct vcpu *vcpu, const struct vm *vm, const void *data, size_t size, struct error *err);
+
+/* The same for interrupt chips, timer and clock. After the vCPUs' when restoring. */
+int vm_save(const struct vm *vm, struct buffer *to, struct error *err);
+int vm_restore(const struct vm *vm, const void *data, size_t size, struct error *err);
 
 /* Adjust the CPUID that KVM offers to vCPU `index` of `count` (Intel SDM vol. 2 CPUID; AMD APM vol. 3
  * appendix E). */

@@ -51,6 +51,8 @@ int vcpu_init(struct vcpu *vcpu, struct vm *vm, unsigned index, unsigned count,
 	void *run;
 
 	*vcpu = (struct vcpu){ .fd = -1, .index = index, .run_size = vm->run_size, .handler = handler };
+	(void)pthread_mutex_init(&vcpu->lock, NULL);
+	(void)pthread_cond_init(&vcpu->changed, NULL);
 	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, index);
 	if (vcpu->fd < 0)
 		return error_errno(err, errno, "KVM_CREATE_VCPU %u", index);
@@ -217,27 +219,74 @@ static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end, struct error *err
 	}
 }
 
+/*
+ * Let KVM finish the access whose exit was handled last: only then are the registers complete. A long string
+ * access exits again and again. False when the guest ended by it.
+ */
+static bool finish_exit(struct vcpu *vcpu, enum vcpu_end *end, struct error *err)
+{
+	bool go_on = true;
+
+	do
+		vcpu->run->immediate_exit = 1;
+	while (ioctl(vcpu->fd, KVM_RUN, 0) == 0 && (go_on = handle_exit(vcpu, end, err)));
+	vcpu->run->immediate_exit = 0;
+	return go_on;
+}
+
+static void set_parked(struct vcpu *vcpu, bool parked)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->parked = parked;
+	pthread_cond_broadcast(&vcpu->changed);
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+static void park(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->parked = true;
+	pthread_cond_broadcast(&vcpu->changed);
+	while (atomic_load(&vcpu->wish) == VCPU_WISH_PAUSE)
+		pthread_cond_wait(&vcpu->changed, &vcpu->lock);
+	vcpu->parked = false;
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+/* Run until something ends the guest, or the wish is no longer to run. False when it ended. */
+static bool run_guest(struct vcpu *vcpu, enum vcpu_end *end, struct error *err)
+{
+	while (atomic_load(&vcpu->wish) == VCPU_WISH_RUN) {
+		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
+			if (!handle_exit(vcpu, end, err))
+				return false;
+		} else if (errno == EINTR || errno == EAGAIN) {
+			vcpu->run->immediate_exit = 0;
+		} else {
+			*end = VCPU_END_FAILED;
+			error_errno(err, errno, "vCPU %u: KVM_RUN", vcpu->index);
+			return false;
+		}
+	}
+	return true;
+}
+
 static void *vcpu_main(void *context)
 {
 	struct vcpu *vcpu = context;
 	enum vcpu_end end = VCPU_END_STOPPED;
 	struct error err = { 0 };
 
-	while (!atomic_load(&vcpu->stopping)) {
-		if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
-			if (errno == EINTR || errno == EAGAIN) {
-				vcpu->run->immediate_exit = 0;
-				continue;
-			}
-			end = VCPU_END_FAILED;
-			error_errno(&err, errno, "vCPU %u: KVM_RUN", vcpu->index);
-			break;
-		}
-		if (!handle_exit(vcpu, &end, &err))
+	park(vcpu);
+	while (atomic_load(&vcpu->wish) != VCPU_WISH_STOP) {
+		if (!run_guest(vcpu, &end, &err) || !finish_exit(vcpu, &end, &err))
 			break;
 		end = VCPU_END_STOPPED;
+		if (atomic_load(&vcpu->wish) == VCPU_WISH_PAUSE)
+			park(vcpu);
 	}
 	vcpu->handler->ended(vcpu->handler->context, end, &err);
+	set_parked(vcpu, true);
 	return NULL;
 }
 
@@ -249,6 +298,7 @@ int vcpu_start(struct vcpu *vcpu, struct error *err)
 	int ret;
 
 	(void)sigaction(KICK_SIGNAL, &action, NULL);
+	atomic_store(&vcpu->wish, VCPU_WISH_PAUSE);
 	(void)pthread_attr_init(&attributes);
 	(void)pthread_attr_setstacksize(&attributes, VCPU_STACK);
 	ret = pthread_create(&vcpu->thread, &attributes, vcpu_main, vcpu);
@@ -261,15 +311,45 @@ int vcpu_start(struct vcpu *vcpu, struct error *err)
 	return 0;
 }
 
+static void set_wish(struct vcpu *vcpu, enum vcpu_wish wish)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	atomic_store(&vcpu->wish, wish);
+	pthread_cond_broadcast(&vcpu->changed);
+	/* immediate_exit closes the window between the check and KVM_RUN; the signal ends a KVM_RUN that is
+	 * on. */
+	if (wish != VCPU_WISH_RUN && !vcpu->parked) {
+		vcpu->run->immediate_exit = 1;
+		(void)pthread_kill(vcpu->thread, KICK_SIGNAL);
+	}
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_pause(struct vcpu *vcpu)
+{
+	if (vcpu->started)
+		set_wish(vcpu, VCPU_WISH_PAUSE);
+}
+
+void vcpu_wait_paused(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	while (vcpu->started && !vcpu->parked)
+		pthread_cond_wait(&vcpu->changed, &vcpu->lock);
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_resume(struct vcpu *vcpu)
+{
+	if (vcpu->started)
+		set_wish(vcpu, VCPU_WISH_RUN);
+}
+
 void vcpu_stop(struct vcpu *vcpu)
 {
 	if (!vcpu->started)
 		return;
-	atomic_store(&vcpu->stopping, true);
-	/* immediate_exit closes the window between the check and KVM_RUN; the signal ends a KVM_RUN that is
-	 * on. */
-	vcpu->run->immediate_exit = 1;
-	(void)pthread_kill(vcpu->thread, KICK_SIGNAL);
+	set_wish(vcpu, VCPU_WISH_STOP);
 	(void)pthread_join(vcpu->thread, NULL);
 	vcpu->started = false;
 }

@@ -1,4 +1,4 @@
-#include "vmm/config_file.h"
+#include "vmm/config.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,8 +8,7 @@
 
 #define FILE_LIMIT (256 * 1024)
 
-/* Refuse what the list (ended by NULL) does not name: a misspelt limit must not be a missing one. */
-static int only_known(const json_t *object, const char *what, const char *const *known, struct error *err)
+int config_only_known(const json_t *object, const char *what, const char *const *known, struct error *err)
 {
 	const char *key;
 	json_t *value;
@@ -34,7 +33,7 @@ static int read_machine(const json_t *root, struct machine_config *config, struc
 	int ret = json_read_object(root, "machine-config", JSON_OPTIONAL, &object, err);
 
 	if (ret == 0 && object)
-		ret = only_known(object, "machine-config", known, err);
+		ret = config_only_known(object, "machine-config", known, err);
 	if (ret == 0 && object)
 		ret = json_read_integer(object, "vcpu_count", JSON_REQUIRED, 1, LAYOUT_VCPUS_MAX, &vcpus,
 		                        err);
@@ -49,10 +48,12 @@ static int read_boot_source(const json_t *root, struct machine_config *config, s
 {
 	static const char *const known[] = { "kernel_image_path", "initrd_path", "boot_args", NULL };
 	json_t *object = NULL;
-	int ret = json_read_object(root, "boot-source", JSON_REQUIRED, &object, err);
+	int ret = json_read_object(root, "boot-source", JSON_OPTIONAL, &object, err);
 
+	if (ret < 0 || !object)
+		return ret;
 	if (ret == 0)
-		ret = only_known(object, "boot-source", known, err);
+		ret = config_only_known(object, "boot-source", known, err);
 	if (ret == 0)
 		ret = json_read_string(object, "kernel_image_path", JSON_REQUIRED, &config->kernel_image_path,
 		                       err);
@@ -89,7 +90,7 @@ static int read_drive(const json_t *object, struct block_config *drive, struct e
 	const char *id = NULL;
 	const char *cache = "Unsafe";
 	bool root = false;
-	int ret = only_known(object, "a drive", known, err);
+	int ret = config_only_known(object, "a drive", known, err);
 
 	if (ret == 0)
 		ret = json_read_string(object, "drive_id", JSON_REQUIRED, &id, err);
@@ -125,13 +126,33 @@ static int read_drives(const json_t *root, struct machine_config *config, struct
 	return ret;
 }
 
-static int read_all(const json_t *root, struct machine_config *config, struct error *err)
+static int read_vsock(const json_t *root, struct machine_config *config, struct error *err)
 {
-	static const char *const known[] = { "machine-config", "boot-source", "drives",
+	static const char *const known[] = { "vsock_id", "guest_cid", "uds_path", NULL };
+	json_t *object = NULL;
+	int64_t cid = 0;
+	int ret = json_read_object(root, "vsock", JSON_OPTIONAL, &object, err);
+
+	if (ret < 0 || !object)
+		return ret;
+	ret = config_only_known(object, "vsock", known, err);
+	if (ret == 0)
+		ret = json_read_integer(object, "guest_cid", JSON_REQUIRED, 3, UINT32_MAX - 1, &cid, err);
+	if (ret == 0)
+		ret = json_read_string(object, "uds_path", JSON_REQUIRED, &config->vsock.uds_path, err);
+	config->vsock.guest_cid = (uint32_t)cid;
+	return ret;
+}
+
+int config_read(const json_t *root, struct machine_config *config, struct error *err)
+{
+	static const char *const known[] = { "machine-config", "boot-source", "drives", "vsock",
 		                             "entropy",        "serial",      NULL };
 	json_t *entropy = NULL;
 	json_t *serial = NULL;
-	int ret = only_known(root, "the configuration", known, err);
+	int ret = config_only_known(root, "the configuration", known, err);
+
+	*config = (struct machine_config){ 0 };
 
 	if (ret == 0)
 		ret = read_machine(root, config, err);
@@ -139,6 +160,8 @@ static int read_all(const json_t *root, struct machine_config *config, struct er
 		ret = read_boot_source(root, config, err);
 	if (ret == 0)
 		ret = read_drives(root, config, err);
+	if (ret == 0)
+		ret = read_vsock(root, config, err);
 	if (ret == 0)
 		ret = json_read_object(root, "entropy", JSON_OPTIONAL, &entropy, err);
 	if (ret == 0)
@@ -150,16 +173,19 @@ static int read_all(const json_t *root, struct machine_config *config, struct er
 	return ret;
 }
 
-int config_file_read(const char *path, struct machine_config *config, json_t **ret_json, struct error *err)
+int config_read_file(const char *path, json_t **ret_json, struct error *err)
 {
 	cleanup_buffer struct buffer text = { .limit = FILE_LIMIT };
+	struct machine_config config;
 	json_t *root = NULL;
 	int ret = file_read(path, &text, err);
 
 	if (ret == 0)
 		ret = json_parse_object(text.data, text.size, &root, err);
 	if (ret == 0)
-		ret = read_all(root, config, err);
+		ret = config_read(root, &config, err);
+	if (ret == 0 && !config.kernel_image_path)
+		ret = error_set(err, EINVAL, "boot-source is missing");
 	if (ret < 0) {
 		json_decref(root);
 		return error_wrap(err, "configuration %s", path);

@@ -1,0 +1,33 @@
+/*
+ * api: the machine API, Firecracker's REST interface on a unix socket, with the additions that
+ * docs/interfaces.md lists. One request is carried out at a time, on the loop's thread.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <uv.h>
+
+#include "base/error.h"
+#include "vmm/machine.h"
+
+struct api;
+
+struct api_options {
+	const char *id;          /* told by GET / */
+	const char *socket_path; /* NULL: no API, only what api_boot is given */
+	unsigned shell_vcpus;    /* make VM and vCPUs before the first request; 0: later */
+	bool trace;              /* log the steps of a restore */
+	/* The machine has ended, by itself (status 0), or by a failure that was logged. */
+	void (*ended)(void *context, int status);
+	void *context;
+};
+
+/* Options are borrowed for the life of the object. NULL with `err`. */
+struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct error *err);
+
+/* Boot a machine from a configuration (config.h), whose reference is taken. */
+int api_boot(struct api *api, json_t *config, struct error *err);
+
+/* End the machine: stop it, flush its disks. */
+void api_free(struct api *api);
