@@ -1,0 +1,205 @@
+#include "host/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/base.h"
+
+#define VIRTIOFSD  "/usr/lib/qemu/virtiofsd"
+#define MEMORY_MIN 2048 /* MiB */
+#define MEMORY_MAX 8192
+
+/* Half of the machine's memory, within limits, in MiB. */
+static long lab_memory(void)
+{
+	long half = sysconf(_SC_PHYS_PAGES) / 2 * (sysconf(_SC_PAGESIZE) / 1024) / 1024;
+
+	return half < MEMORY_MIN ? MEMORY_MIN : half > MEMORY_MAX ? MEMORY_MAX : half;
+}
+
+/* A view of the machine's whole file system that nothing can be written through, in a mount namespace of
+ * ours. */
+static int make_root_view(const char *path)
+{
+	struct mount_attr attributes = { .attr_set = MOUNT_ATTR_RDONLY };
+
+	if ((mkdir(path, 0700) < 0 && errno != EEXIST) || unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("/", path, NULL, MS_BIND | MS_REC, NULL) < 0 ||
+	    mount_setattr(AT_FDCWD, path, AT_RECURSIVE, &attributes, sizeof(attributes)) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Start a program that does not outlive us. */
+static pid_t spawn(const char *const argv[])
+{
+	pid_t parent = getpid();
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	execv(argv[0], (char *const *)(uintptr_t)argv);
+	fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
+	_exit(127);
+}
+
+static pid_t start_virtiofsd(const char *root, const char *socket)
+{
+	char socket_option[LAB_PATH_MAX + 32];
+	char source[LAB_PATH_MAX + 32];
+	const char *const argv[] = { VIRTIOFSD, socket_option, "-o", source, "-o", "cache=always", "-f", NULL };
+	pid_t pid;
+
+	(void)snprintf(socket_option, sizeof(socket_option), "--socket-path=%s", socket);
+	(void)snprintf(source, sizeof(source), "source=%s", root);
+	(void)unlink(socket);
+	pid = spawn(argv);
+	for (int i = 0; pid > 0 && i < 100 && access(socket, F_OK) < 0; i++)
+		(void)usleep(50 * 1000);
+	return pid;
+}
+
+static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
+{
+	const struct lab *lab = plan->lab;
+	char memory[32];
+	char backend[64];
+	char cpus[16];
+	char serial[LAB_PATH_MAX + 16];
+	char kernel[LAB_PATH_MAX + 16];
+	char initrd[LAB_PATH_MAX + 16];
+	char append[4 * LAB_PATH_MAX];
+	char chardev[LAB_PATH_MAX + 64];
+	char drive[LAB_PATH_MAX + 128];
+	char netdev[256];
+	const char *const argv[] = {
+		"/usr/bin/qemu-system-x86_64",
+		"-M",
+		"q35",
+		"-accel",
+		"tcg,thread=multi,tb-size=512",
+		"-cpu",
+		"max,+svm",
+		"-smp",
+		cpus,
+		"-m",
+		memory,
+		"-object",
+		backend,
+		"-numa",
+		"node,memdev=mem",
+		"-nodefaults",
+		"-no-reboot",
+		"-display",
+		"none",
+		"-serial",
+		serial,
+		"-kernel",
+		kernel,
+		"-initrd",
+		initrd,
+		"-append",
+		append,
+		"-chardev",
+		chardev,
+		"-device",
+		"vhost-user-fs-pci,chardev=root,tag=hostroot,queue-size=1024",
+		"-drive",
+		drive,
+		"-device",
+		"virtio-blk-pci,drive=data",
+		"-netdev",
+		netdev,
+		"-device",
+		"virtio-net-pci,netdev=net",
+		"-device",
+		"virtio-rng-pci",
+		NULL,
+	};
+
+	(void)snprintf(memory, sizeof(memory), "%ldM", lab_memory());
+	(void)snprintf(backend, sizeof(backend), "memory-backend-memfd,id=mem,size=%ldM,share=on",
+	               lab_memory());
+	(void)snprintf(cpus, sizeof(cpus), "%ld", sysconf(_SC_NPROCESSORS_ONLN));
+	(void)snprintf(serial, sizeof(serial), "file:%s", plan->console);
+	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinuz", plan->image);
+	(void)snprintf(initrd, sizeof(initrd), "%s/initrd", plan->image);
+	(void)snprintf(
+	        append, sizeof(append),
+	        "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off -- %s/second-stage %s %s %s %u",
+	        lab->scripts, plan->image, plan->state, lab->bin, lab->port);
+	(void)snprintf(chardev, sizeof(chardev), "socket,id=root,path=%s", socket);
+	(void)snprintf(drive, sizeof(drive),
+	               "file=%s,format=raw,if=none,id=data,discard=unmap,cache=writeback", plan->disk);
+	(void)snprintf(netdev, sizeof(netdev),
+	               "user,id=net,hostfwd=tcp:%s:%u-10.0.2.15:%u,hostfwd=tcp:127.0.0.1:%u-10.0.2.15:22",
+	               lab->ip, lab->port, lab->port, plan->exec_port);
+	return spawn(argv);
+}
+
+/* Leave the caller's session and streams; what the programs say goes to a log beside their files. */
+static void become_daemon(const struct keeper_plan *plan)
+{
+	char log[LAB_PATH_MAX + 16];
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int fd;
+
+	(void)snprintf(log, sizeof(log), "%s/keeper.log", plan->state);
+	fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fork() != 0)
+		_exit(0);
+	(void)setsid();
+	(void)dup2(null, STDIN_FILENO);
+	(void)dup2(fd, STDOUT_FILENO);
+	(void)dup2(fd, STDERR_FILENO);
+	if (chdir("/") < 0)
+		_exit(1);
+}
+
+static void on_terminate(int number)
+{
+	(void)number;
+	/* The programs get their PDEATHSIG. */
+	_exit(0);
+}
+
+_Noreturn void keeper_main(const struct keeper_plan *plan, int lock)
+{
+	char root[LAB_PATH_MAX + 16];
+	char socket[LAB_PATH_MAX + 16];
+	struct sigaction action = { .sa_handler = on_terminate };
+	pid_t qemu;
+	int ret;
+
+	become_daemon(plan);
+	if (ftruncate(lock, 0) < 0 || dprintf(lock, "%d\n", (int)getpid()) < 0)
+		_exit(1);
+	(void)sigaction(SIGTERM, &action, NULL);
+	(void)snprintf(root, sizeof(root), "%s/root", plan->state);
+	(void)snprintf(socket, sizeof(socket), "%s/root.sock", plan->state);
+	ret = make_root_view(root);
+	if (ret < 0) {
+		fprintf(stderr, "make a read-only view of /: %s\n", strerror(-ret));
+		_exit(1);
+	}
+	if (start_virtiofsd(root, socket) <= 0)
+		_exit(1);
+	qemu = start_qemu(plan, socket);
+	while (qemu > 0 && waitpid(qemu, NULL, 0) < 0 && errno == EINTR)
+		continue;
+	_exit(0);
+}
