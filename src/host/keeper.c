@@ -140,7 +140,7 @@ static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
 	(void)snprintf(initrd, sizeof(initrd), "%s/initrd", plan->image);
 	(void)snprintf(
 	        append, sizeof(append),
-	        "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off -- %s/second-stage %s %s %s %u",
+	        "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable -- %s/second-stage %s %s %s %u",
 	        lab->scripts, plan->image, plan->state, lab->bin, lab->port);
 	(void)snprintf(chardev, sizeof(chardev), "socket,id=root,path=%s", socket);
 	(void)snprintf(drive, sizeof(drive),
