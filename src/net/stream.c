@@ -1,5 +1,7 @@
 #include "net/stream.h"
 
+#include "base/cleanup.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,8 +36,7 @@ struct stream_write {
 
 static const struct stream_events no_events = { 0 };
 
-/* libuv asks for the buffer and fills it in one go, so one per thread serves every stream of its loop. */
-static _Thread_local char read_buffer[64 * 1024];
+#define READ_SIZE (64 * 1024) /* bytes taken from the kernel at once */
 
 static void on_closed(uv_handle_t *handle)
 {
@@ -203,14 +204,18 @@ void stream_set_events(struct stream *stream, const struct stream_events *events
 
 static void give_read_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
+	char *space = malloc(READ_SIZE);
+
 	(void)handle;
 	(void)suggested;
-	*buffer = uv_buf_init(read_buffer, sizeof(read_buffer));
+	/* Lives from here to the end of on_read. Without memory libuv reports ENOBUFS there. */
+	*buffer = uv_buf_init(space, space ? READ_SIZE : 0);
 }
 
 static void on_read(uv_stream_t *uv, ssize_t got, const uv_buf_t *buffer)
 {
 	struct stream *stream = uv->data;
+	cleanup_free char *space = buffer->base;
 
 	if (got > 0) {
 		if (stream->events->on_data)
