@@ -233,6 +233,11 @@ static uint64_t header_number(const struct connect_call *call, const char *name)
 	return errno || *end ? 0 : value;
 }
 
+uint64_t connect_timeout(const struct connect_call *call)
+{
+	return header_number(call, "Connect-Timeout-Ms");
+}
+
 static void on_silence(uv_timer_t *handle)
 {
 	struct call_timer *timer = handle->data;
@@ -255,7 +260,7 @@ void connect_keep_alive(struct connect_call *call, json_t *message)
 static void begin(struct connect_call *call, const char *data, size_t size)
 {
 	cleanup_json json_t *request = NULL;
-	uint64_t timeout = header_number(call, "Connect-Timeout-Ms");
+	uint64_t timeout = connect_timeout(call);
 	struct error err = { 0 };
 	int ret = 0;
 

@@ -75,6 +75,9 @@ void connect_on_close(struct connect_call *call, void (*on_close)(struct connect
 void connect_on_deadline(struct connect_call *call,
                          void (*on_deadline)(struct connect_call *call, void *data));
 
+/* Milliseconds that the client gives the call (Connect-Timeout-Ms), 0 = no limit: while the handler runs. */
+uint64_t connect_timeout(const struct connect_call *call);
+
 /* Send `message` (takes the reference) whenever the stream was silent for as long as the client asked. */
 void connect_keep_alive(struct connect_call *call, json_t *message);
 

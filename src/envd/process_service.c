@@ -1,0 +1,331 @@
+/* The Connect service process.Process (spec/envd/process/process.proto of E2B). */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "envd/path.h"
+#include "envd/process.h"
+
+#define ARGUMENTS_MAX 4096
+#define DEFAULT_PATH  "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+/* --- start --- */
+
+static const char **read_arguments(const json_t *config, struct error *err)
+{
+	json_t *array = NULL;
+	const char **arguments;
+	size_t count;
+
+	if (json_read_array(config, "args", JSON_OPTIONAL, &array, err) < 0)
+		return NULL;
+	count = json_array_size(array);
+	if (count > ARGUMENTS_MAX) {
+		error_set(err, E2BIG, "more than %d arguments", ARGUMENTS_MAX);
+		return NULL;
+	}
+	arguments = calloc(count + 1, sizeof(*arguments));
+	for (size_t i = 0; arguments && i < count; i++) {
+		arguments[i] = json_string_value(json_array_get(array, i));
+		if (!arguments[i]) {
+			free(arguments);
+			error_set(err, EINVAL, "args must be strings");
+			return NULL;
+		}
+	}
+	return arguments;
+}
+
+/* Later names win, as in the reference: defaults, then the sandbox's variables, then the request's. */
+static json_t *merge_environment(const struct envd *envd, const struct user *user, json_t *request)
+{
+	const char *path = envd->native ? getenv("PATH") : NULL;
+	json_t *merged = json_pack("{s:s,s:s,s:s,s:s}", "PATH", path ? path : DEFAULT_PATH, "HOME",
+	                           user->home, "USER", user->name, "LOGNAME", user->name);
+
+	(void)json_object_update(merged, envd->env_vars);
+	if (request)
+		(void)json_object_update(merged, request);
+	return merged;
+}
+
+static void free_strings(char **strings)
+{
+	for (char **string = strings; string && *string; string++)
+		free(*string);
+	free(strings);
+}
+
+static char **make_environment(const json_t *variables)
+{
+	char **environment = calloc(json_object_size(variables) + 1, sizeof(*environment));
+	size_t count = 0;
+	const char *name;
+	json_t *value;
+
+	json_object_foreach ((json_t *)(uintptr_t)variables, name, value) {
+		if (!environment || !json_is_string(value))
+			continue;
+		if (asprintf(&environment[count], "%s=%s", name, json_string_value(value)) < 0) {
+			environment[count] = NULL;
+			break;
+		}
+		count++;
+	}
+	return environment;
+}
+
+static int read_size(const json_t *pty, struct process_options *options, struct error *err)
+{
+	json_t *size = NULL;
+	int64_t columns = 80;
+	int64_t rows = 24;
+	int ret = json_read_object(pty, "size", JSON_OPTIONAL, &size, err);
+
+	if (ret == 0 && size)
+		ret = json_read_integer(size, "cols", JSON_OPTIONAL, 0, UINT16_MAX, &columns, err);
+	if (ret == 0 && size)
+		ret = json_read_integer(size, "rows", JSON_OPTIONAL, 0, UINT16_MAX, &rows, err);
+	options->columns = (unsigned)columns;
+	options->rows = (unsigned)rows;
+	return ret;
+}
+
+/* The parts of a Start request whose storage the caller keeps. */
+struct start_request {
+	struct process_options options;
+	struct user *user;
+	char directory[4096];
+	json_t *environment;
+};
+
+static int read_start(const struct envd *envd, const json_t *request, struct start_request *start,
+                      struct error *err)
+{
+	struct process_options *options = &start->options;
+	json_t *environment = NULL;
+	json_t *pty = NULL;
+	const char *cwd = "";
+	int ret = json_read_object(request, "process", JSON_REQUIRED, &options->config, err);
+
+	if (ret == 0)
+		ret = json_read_object(request, "pty", JSON_OPTIONAL, &pty, err);
+	if (ret == 0)
+		ret = json_read_string(request, "tag", JSON_OPTIONAL, &options->tag, err);
+	options->input = true;
+	if (ret == 0)
+		ret = json_read_bool(request, "stdin", JSON_OPTIONAL, &options->input, err);
+	if (ret == 0)
+		ret = json_read_string(options->config, "cmd", JSON_REQUIRED, &options->command, err);
+	if (ret == 0)
+		ret = json_read_string(options->config, "cwd", JSON_OPTIONAL, &cwd, err);
+	if (ret == 0)
+		ret = json_read_string_map(options->config, "envs", JSON_OPTIONAL, &environment, err);
+	options->terminal = pty != NULL;
+	if (ret == 0 && pty)
+		ret = read_size(pty, options, err);
+	if (ret == 0)
+		ret = path_resolve(envd, start->user, cwd, start->directory, err);
+	if (ret == 0)
+		start->environment = merge_environment(envd, start->user, environment);
+	options->directory = start->directory;
+	options->user = start->user;
+	return ret;
+}
+
+static void handle_start(struct connect_call *call, const json_t *request, void *context)
+{
+	struct envd *envd = context;
+	struct user user;
+	struct start_request start = { .user = &user };
+	struct process *process = NULL;
+	struct error err = { 0 };
+	const char **arguments = NULL;
+	char **environment = NULL;
+
+	if (user_of_call(envd, call, &user) < 0)
+		return;
+	if (read_start(envd, request, &start, &err) == 0)
+		arguments = read_arguments(start.options.config, &err);
+	if (arguments)
+		environment = make_environment(start.environment);
+	if (environment) {
+		start.options.arguments = arguments;
+		start.options.environment = (const char *const *)environment;
+		process = process_start(envd->processes, &start.options, &err);
+	}
+	free(arguments);
+	free_strings(environment);
+	json_decref(start.environment);
+	if (!process) {
+		connect_fail(call, CONNECT_INVALID_ARGUMENT, "%s", err.message);
+		return;
+	}
+	if (connect_timeout(call))
+		process_set_deadline(process, connect_timeout(call));
+	process_listen(process, call);
+}
+
+/* --- the others --- */
+
+/* The process that {"process": {"pid" | "tag"}} names. NULL: the call has been ended. */
+static struct process *select_process(struct envd *envd, struct connect_call *call, const json_t *request)
+{
+	json_t *selector = NULL;
+	struct process *process = NULL;
+	const char *tag = NULL;
+	struct error err = { 0 };
+	int64_t pid = 0;
+	int ret = json_read_object(request, "process", JSON_REQUIRED, &selector, &err);
+
+	if (ret == 0)
+		ret = json_read_integer(selector, "pid", JSON_OPTIONAL, 1, UINT32_MAX, &pid, &err);
+	if (ret == 0)
+		ret = json_read_string(selector, "tag", JSON_OPTIONAL, &tag, &err);
+	if (ret == 0 && !pid && !tag)
+		ret = error_set(&err, EINVAL, "a process is named by pid or tag");
+	if (ret < 0) {
+		connect_fail(call, CONNECT_INVALID_ARGUMENT, "%s", err.message);
+		return NULL;
+	}
+	process = tag ? process_by_tag(envd->processes, tag) : process_by_pid(envd->processes, (pid_t)pid);
+	if (!process && tag)
+		connect_fail(call, CONNECT_NOT_FOUND, "process with tag %s not found", tag);
+	else if (!process)
+		connect_fail(call, CONNECT_NOT_FOUND, "process with pid %lld not found", (long long)pid);
+	return process;
+}
+
+static void handle_list(struct connect_call *call, const json_t *request, void *context)
+{
+	struct envd *envd = context;
+
+	(void)request;
+	connect_reply(call, json_pack("{s:o}", "processes", process_list(envd->processes)));
+}
+
+static void handle_connect(struct connect_call *call, const json_t *request, void *context)
+{
+	struct process *process = select_process(context, call, request);
+
+	if (process)
+		process_listen(process, call);
+}
+
+static void finish(struct connect_call *call, int ret, enum connect_code code, const struct error *err)
+{
+	if (ret < 0)
+		connect_fail(call, code, "%s", err->message);
+	else
+		connect_reply(call, json_object());
+}
+
+static void handle_update(struct connect_call *call, const json_t *request, void *context)
+{
+	struct process *process = select_process(context, call, request);
+	struct process_options size = { 0 };
+	struct error err = { 0 };
+	json_t *pty = NULL;
+	int ret;
+
+	if (!process)
+		return;
+	ret = json_read_object(request, "pty", JSON_OPTIONAL, &pty, &err);
+	if (ret == 0 && pty)
+		ret = read_size(pty, &size, &err);
+	if (ret < 0) {
+		connect_fail(call, CONNECT_INVALID_ARGUMENT, "%s", err.message);
+		return;
+	}
+	if (pty)
+		ret = process_resize(process, size.columns, size.rows, &err);
+	finish(call, ret, CONNECT_INTERNAL, &err);
+}
+
+static void handle_send_input(struct connect_call *call, const json_t *request, void *context)
+{
+	struct process *process = select_process(context, call, request);
+	cleanup_buffer struct buffer bytes = BUFFER_INIT;
+	const char *text = NULL;
+	const char *terminal = NULL;
+	json_t *input = NULL;
+	struct error err = { 0 };
+	int ret;
+
+	if (!process)
+		return;
+	ret = json_read_object(request, "input", JSON_REQUIRED, &input, &err);
+	if (ret == 0)
+		ret = json_read_string(input, "stdin", JSON_OPTIONAL, &text, &err);
+	if (ret == 0)
+		ret = json_read_string(input, "pty", JSON_OPTIONAL, &terminal, &err);
+	if (ret == 0 && terminal)
+		text = terminal;
+	if (ret == 0 && (!text || base64_decode(&bytes, text, strlen(text)) < 0))
+		ret = error_set(&err, EINVAL, "input must be stdin or pty with base64");
+	if (ret < 0) {
+		connect_fail(call, CONNECT_INVALID_ARGUMENT, "%s", err.message);
+		return;
+	}
+	ret = process_write(process, terminal != NULL, bytes.data, bytes.size, &err);
+	finish(call, ret, CONNECT_INTERNAL, &err);
+}
+
+static void handle_close_stdin(struct connect_call *call, const json_t *request, void *context)
+{
+	struct process *process = select_process(context, call, request);
+	struct error err = { 0 };
+
+	if (process)
+		finish(call, process_close_input(process, &err), CONNECT_UNKNOWN, &err);
+}
+
+/* Enumerations come by name or by number. */
+static int read_signal(const json_t *request)
+{
+	const json_t *value = json_object_get(request, "signal");
+	const char *name = json_string_value(value);
+
+	if (name)
+		return strcmp(name, "SIGNAL_SIGKILL") == 0   ? SIGKILL
+		       : strcmp(name, "SIGNAL_SIGTERM") == 0 ? SIGTERM
+		                                             : 0;
+	return json_integer_value(value) == SIGKILL   ? SIGKILL
+	       : json_integer_value(value) == SIGTERM ? SIGTERM
+	                                              : 0;
+}
+
+static void handle_send_signal(struct connect_call *call, const json_t *request, void *context)
+{
+	struct process *process = select_process(context, call, request);
+	int number = read_signal(request);
+	struct error err = { 0 };
+	int ret;
+
+	if (!process)
+		return;
+	if (number == 0) {
+		connect_fail(call, CONNECT_UNIMPLEMENTED, "invalid signal");
+		return;
+	}
+	ret = process_signal(process, number);
+	if (ret == -ESRCH)
+		connect_fail(call, CONNECT_NOT_FOUND, "process with pid %d not found",
+		             (int)process_pid(process));
+	else
+		finish(call, ret < 0 ? error_errno(&err, -ret, "send the signal") : 0, CONNECT_INTERNAL,
+		       &err);
+}
+
+const struct connect_method process_methods[] = {
+	{ "/process.Process/List", false, handle_list },
+	{ "/process.Process/Start", true, handle_start },
+	{ "/process.Process/Connect", true, handle_connect },
+	{ "/process.Process/Update", false, handle_update },
+	{ "/process.Process/SendInput", false, handle_send_input },
+	{ "/process.Process/SendSignal", false, handle_send_signal },
+	{ "/process.Process/CloseStdin", false, handle_close_stdin },
+	{ 0 },
+};

@@ -1,0 +1,241 @@
+// atoll-envd by itself, without a sandbox around it, driven by the official SDK in its debug mode. Argument: the program.
+import { spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { CommandExitError, FileNotFoundError, InvalidArgumentError, NotFoundError, Sandbox, TimeoutError } from 'e2b'
+import { assert, check, finish, raises, sleep, until } from './harness.mjs'
+
+const URL = 'http://127.0.0.1:49983'
+const directory = mkdtempSync(join(tmpdir(), 'atoll-envd-'))
+let child
+
+async function start(program) {
+  child = spawn(program, ['--native'], { stdio: ['ignore', 'inherit', 'inherit'] })
+  process.on('exit', () => {
+    child.kill('SIGTERM')
+    rmSync(directory, { recursive: true, force: true })
+  })
+  await until('health', async () => (await fetch(`${URL}/health`)).status === 204, 10_000)
+}
+
+async function commands(sandbox) {
+  await check('a command has output, error output and an exit code', async () => {
+    const result = await sandbox.commands.run('echo out; echo err >&2')
+    assert.deepEqual([result.stdout, result.stderr, result.exitCode], ['out\n', 'err\n', 0])
+    const error = await raises(CommandExitError, () => sandbox.commands.run('echo before; exit 3'))
+    assert.equal(error.exitCode, 3)
+    assert.equal(error.stdout, 'before\n')
+  })
+  await check('output streams as it comes', async () => {
+    const seen = []
+    await sandbox.commands.run('for i in 1 2 3; do echo $i; sleep 0.2; done', {
+      onStdout: (text) => seen.push([Date.now(), text]),
+    })
+    assert.equal(seen.map(([, text]) => text).join(''), '1\n2\n3\n')
+    assert.ok(seen.at(-1)[0] - seen[0][0] > 250)
+  })
+  await check('environment, working directory and user', async () => {
+    const { stdout } = await sandbox.commands.run('echo $FOO $HOME; pwd; whoami', {
+      envs: { FOO: 'bar' },
+      cwd: '/usr/lib',
+      user: 'root',
+    })
+    assert.equal(stdout, 'bar /root\n/usr/lib\nroot\n')
+    const other = await sandbox.commands.run('id -un; echo $HOME', { user: 'nobody', cwd: '/' })
+    assert.match(other.stdout, /^nobody\n/)
+  })
+  await check('what is named wrongly is refused', async () => {
+    await raises(InvalidArgumentError, () => sandbox.commands.run('true', { cwd: '/no/such' }), /does not exist/)
+    await raises(Error, () => sandbox.commands.run('true', { user: 'no-such-user' }), /no-such-user/)
+    await raises(CommandExitError, () => sandbox.commands.run('no-such-command'), /127/)
+  })
+  await check('background, list, connect, stdin and kill', async () => {
+    const handle = await sandbox.commands.run('cat', { background: true, stdin: true })
+    const listed = (await sandbox.commands.list()).find((process) => process.pid === handle.pid)
+    assert.deepEqual(listed.args, ['-l', '-c', 'cat'])
+    const seen = []
+    const second = await sandbox.commands.connect(handle.pid, { onStdout: (text) => seen.push(text) })
+    await sandbox.commands.sendStdin(handle.pid, 'hello\n')
+    await until('the echo', async () => seen.join('') === 'hello\n', 5000)
+    await sandbox.commands.closeStdin(handle.pid)
+    assert.equal((await second.wait()).exitCode, 0)
+    const sleeper = await sandbox.commands.run('sleep 100', { background: true })
+    assert.equal(await sleeper.kill(), true)
+    const error = await raises(CommandExitError, () => sleeper.wait())
+    assert.match(error.error, /signal: killed/)
+    assert.equal(await sandbox.commands.kill(sleeper.pid), false)
+    await raises(NotFoundError, () => sandbox.commands.connect(999999))
+  })
+  await check('a command whose time is over is killed', async () => {
+    const marker = `${directory}/marker`
+    await raises(TimeoutError, () => sandbox.commands.run(`sleep 2; touch ${marker}`, { timeoutMs: 500 }))
+    await sleep(2200)
+    assert.equal(await sandbox.files.exists(marker), false)
+  })
+  await check('a client that goes away does not end its command', async () => {
+    const handle = await sandbox.commands.run(`sleep 1; touch ${directory}/kept`, { background: true })
+    await handle.disconnect()
+    await until('its work', () => sandbox.files.exists(`${directory}/kept`), 5000)
+  })
+  await check('a hundred commands at once lose no byte', async () => {
+    const runs = Array.from({ length: 100 }, (_, i) =>
+      sandbox.commands.run(`for j in $(seq 200); do echo ${i}-$j-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done`)
+    )
+    const results = await Promise.all(runs)
+    for (const [i, { stdout }] of results.entries()) {
+      const lines = stdout.trim().split('\n')
+      assert.equal(lines.length, 200)
+      assert.equal(lines[199], `${i}-200-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx`)
+    }
+  })
+  await check('twenty megabytes of output arrive whole', async () => {
+    const { stdout } = await sandbox.commands.run('seq 1 2800000')
+    assert.equal(stdout.length, 21288896)
+    assert.ok(stdout.endsWith('2799999\n2800000\n'))
+  })
+  await check('a terminal has a size, takes input and ends', async () => {
+    let seen = ''
+    const terminal = await sandbox.pty.create({
+      cols: 91,
+      rows: 33,
+      onData: (bytes) => (seen += new TextDecoder().decode(bytes)),
+    })
+    await sandbox.pty.sendInput(terminal.pid, new TextEncoder().encode('stty size\n'))
+    await until('the size', async () => seen.includes('33 91'), 10_000)
+    await sandbox.pty.resize(terminal.pid, { cols: 100, rows: 40 })
+    await sandbox.pty.sendInput(terminal.pid, new TextEncoder().encode('stty size\nexit 4\n'))
+    const error = await raises(CommandExitError, () => terminal.wait())
+    assert.equal(error.exitCode, 4)
+    assert.match(seen, /40 100/)
+  })
+}
+
+async function files(sandbox) {
+  const at = (name) => `${directory}/${name}`
+  await check('text and bytes go in and come back', async () => {
+    const info = await sandbox.files.write(at('new/dir/a.txt'), 'grüße\n')
+    assert.equal(info.path, at('new/dir/a.txt'))
+    assert.equal(info.name, 'a.txt')
+    assert.equal(await sandbox.files.read(at('new/dir/a.txt')), 'grüße\n')
+    const bytes = randomBytes(70_000)
+    await sandbox.files.write(at('b.bin'), bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length))
+    assert.deepEqual(Buffer.from(await sandbox.files.read(at('b.bin'), { format: 'bytes' })), bytes)
+    await sandbox.files.write(at('empty'), '')
+    assert.equal(await sandbox.files.read(at('empty')), '')
+  })
+  await check('several files in one request', async () => {
+    const infos = await sandbox.files.write([
+      { path: at('m/1'), data: 'one' },
+      { path: at('m/2'), data: 'two' },
+    ])
+    assert.deepEqual(infos.map((info) => info.path), [at('m/1'), at('m/2')])
+    assert.equal(await sandbox.files.read(at('m/2')), 'two')
+  })
+  await check('exists, info, list, make, rename, remove', async () => {
+    assert.equal(await sandbox.files.exists(at('m/1')), true)
+    assert.equal(await sandbox.files.exists(at('m/none')), false)
+    assert.equal(await sandbox.files.makeDir(at('m/sub/deep')), true)
+    assert.equal(await sandbox.files.makeDir(at('m/sub/deep')), false)
+    const names = (await sandbox.files.list(at('m'), { depth: 2 })).map((entry) => entry.path)
+    assert.deepEqual(names, [at('m/1'), at('m/2'), at('m/sub'), at('m/sub/deep')])
+    const moved = await sandbox.files.rename(at('m/1'), at('m/other/1'))
+    assert.equal(moved.path, at('m/other/1'))
+    const info = await sandbox.files.getInfo(at('m/other/1'))
+    assert.deepEqual([info.type, info.size, info.permissions, info.owner], ['file', 3, '-rw-r--r--', 'root'])
+    await sandbox.files.remove(at('m'))
+    assert.equal(await sandbox.files.exists(at('m')), false)
+    await sandbox.files.remove(at('m'))
+  })
+  await check('what is not there is said so', async () => {
+    await raises(FileNotFoundError, () => sandbox.files.read(at('none')))
+    await raises(FileNotFoundError, () => sandbox.files.list(at('none')))
+    await raises(FileNotFoundError, () => sandbox.files.rename(at('none'), at('x')))
+    await raises(InvalidArgumentError, () => sandbox.files.read(directory))
+    await raises(InvalidArgumentError, () => sandbox.files.write(directory, 'x'))
+    await raises(InvalidArgumentError, () => sandbox.files.list(at('b.bin')))
+  })
+  await check('files of a user belong to that user', async () => {
+    await sandbox.files.write('/tmp/atoll-envd-test/n.txt', 'x', { user: 'nobody' })
+    const info = await sandbox.files.getInfo('/tmp/atoll-envd-test/n.txt')
+    assert.equal(info.owner, 'nobody')
+    await sandbox.files.remove('/tmp/atoll-envd-test')
+  })
+  await check('150 MB go both ways in constant memory', async () => {
+    const block = randomBytes(1 << 20)
+    const hash = createHash('sha256')
+    let left = 150
+    const stream = new ReadableStream({
+      pull(controller) {
+        if (left-- === 0) return controller.close()
+        hash.update(block)
+        controller.enqueue(new Uint8Array(block))
+      },
+    })
+    await sandbox.files.write(at('big'), stream)
+    assert.equal(statSync(at('big')).size, 150 << 20)
+    const back = createHash('sha256')
+    for await (const chunk of await sandbox.files.read(at('big'), { format: 'stream' })) back.update(chunk)
+    assert.equal(back.digest('hex'), hash.digest('hex'))
+    const peak = Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))[1])
+    assert.ok(peak < 24_000, `the agent grew to ${peak} KiB`)
+  })
+}
+
+/** Send bytes and take what comes back until the end. */
+function raw(text) {
+  return new Promise((resolve, reject) => {
+    const socket = connect(49983, '127.0.0.1', () => socket.end(text))
+    let answer = ''
+    socket.on('data', (data) => (answer += data.toString('latin1')))
+    socket.on('close', () => resolve(answer))
+    socket.on('error', reject)
+  })
+}
+
+async function hostile() {
+  const rpc = (path, body, type = 'application/json') =>
+    fetch(`${URL}${path}`, { method: 'POST', body, headers: { 'content-type': type } })
+  await check('malformed calls are answered and do no harm', async () => {
+    assert.equal((await rpc('/process.Process/List', '{')).status, 400)
+    assert.equal((await rpc('/process.Process/List', '[]')).status, 400)
+    assert.equal((await rpc('/process.Process/List', '{}', 'application/proto')).status, 415)
+    assert.equal((await rpc('/process.Process/Nothing', '{}')).status, 404)
+    assert.equal((await rpc('/process.Process/SendSignal', '{"process":{"pid":-1},"signal":9}')).status, 400)
+    const stream = await rpc('/process.Process/Start', Buffer.from([0, 255, 255, 255, 255, 1]), 'application/connect+json')
+    assert.equal(stream.status, 200)
+    assert.match(await stream.text(), /invalid_argument/)
+    assert.equal((await fetch(`${URL}/init`, { method: 'POST', body: '{}' })).status, 404)
+    assert.equal((await fetch(`${URL}/files?path=~other/x`)).status, 400)
+    assert.equal((await fetch(`${URL}/files?path=/etc/hostname&username=nope`)).status, 401)
+  })
+  await check('forms that lie are refused', async () => {
+    const form = (body, type) => rpc(`/files?path=${directory}/f`, body, type)
+    assert.equal((await form('x', 'multipart/form-data')).status, 400)
+    assert.equal((await form('no boundary here', 'multipart/form-data; boundary=b')).status, 400)
+    assert.equal((await form('--b\r\n\r\nno name\r\n--b--', 'multipart/form-data; boundary=b')).status, 400)
+    assert.equal((await form('x', 'text/plain')).status, 400)
+    assert.match(await raw('POST /files?path=/x HTTP/1.1\r\nContent-Length: -5\r\n\r\n'), /^HTTP\/1.1 400/)
+  })
+  await check('ranges', async () => {
+    await rpc(`/files?path=${directory}/r`, '0123456789', 'application/octet-stream')
+    const get = async (range) => {
+      const response = await fetch(`${URL}/files?path=${directory}/r`, { headers: { range } })
+      return [response.status, response.status === 206 ? await response.text() : '']
+    }
+    assert.deepEqual(await get('bytes=2-4'), [206, '234'])
+    assert.deepEqual(await get('bytes=7-'), [206, '789'])
+    assert.deepEqual(await get('bytes=-2'), [206, '89'])
+    assert.equal((await get('bytes=10-'))[0], 416)
+    assert.equal((await get('bytes=x'))[0], 200)
+  })
+}
+
+await start(process.argv[2])
+const sandbox = await Sandbox.create()
+await commands(sandbox)
+await files(sandbox)
+await hostile()
+finish()
