@@ -1,0 +1,33 @@
+/* builder: from a kernel and a root file system to a template: boot, start what is to run, wait, snapshot. */
+#pragma once
+
+#include "node/template.h"
+
+/* Strings and objects are borrowed during the call. */
+struct build_request {
+	const char *name;
+	const char *source;
+	const char *kernel;
+	const char *rootfs;
+	const char *start_cmd;
+	const char *ready_cmd;
+	const char *default_user;
+	const char *default_workdir;
+	json_t *env_vars;
+	unsigned vcpu_count;
+	unsigned memory_mib;
+};
+
+struct build_events {
+	/* A step begins; `elapsed_ms` since the start of the build. */
+	void (*step)(void *context, const char *message, int64_t elapsed_ms);
+	/* The end: a template that is in place, or NULL with `err`. */
+	void (*done)(void *context, const struct template *template, const struct error *err);
+};
+
+/* Begin. The events come until `done`; a `context` that goes away earlier calls build_forget. */
+struct build *build_start(struct node *node, const struct build_request *request,
+                          const struct build_events *events, void *context);
+
+/* Go on without telling anyone. */
+void build_forget(struct build *build);

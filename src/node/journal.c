@@ -1,0 +1,89 @@
+#include "node/journal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int journal_write(const struct sandbox *sandbox, const char *directory, struct error *err)
+{
+	cleanup_json json_t *json = sandbox_json(sandbox);
+	cleanup_free char *text = NULL;
+	char path[NODE_PATH_MAX + 32];
+
+	(void)json_object_set_new(json, "state", json_string(sandbox->running ? "running" : "starting"));
+	(void)json_object_set_new(json, "start_time", json_integer((json_int_t)sandbox->monitor->start_time));
+	(void)json_object_set_new(json, "uid", json_integer(sandbox->monitor->uid));
+	(void)json_object_set(json, "env_vars", sandbox->env_vars);
+	if (sandbox->access_token)
+		(void)json_object_set_new(json, "access_token", json_string(sandbox->access_token));
+	text = json_dumps(json, JSON_COMPACT);
+	if (!text)
+		return error_errno(err, ENOMEM, "write the journal of %s", sandbox->id);
+	(void)snprintf(path, sizeof(path), "%s/journal.json", directory);
+	return file_write_atomic(path, text, strlen(text), 0600, err);
+}
+
+static void copy(const json_t *json, const char *key, char *to, size_t size)
+{
+	const char *text = json_string_value(json_object_get(json, key));
+
+	(void)snprintf(to, size, "%s", text ? text : "");
+}
+
+static json_int_t number(const json_t *json, const char *key)
+{
+	return json_integer_value(json_object_get(json, key));
+}
+
+static json_t *object(const json_t *json, const char *key)
+{
+	json_t *value = json_object_get(json, key);
+
+	return json_is_object(value) ? json_incref(value) : json_object();
+}
+
+static int fill(struct sandbox *sandbox, const json_t *json, struct error *err)
+{
+	const char *token = json_string_value(json_object_get(json, "access_token"));
+	const char *state = json_string_value(json_object_get(json, "state"));
+
+	copy(json, "sandbox_id", sandbox->id, sizeof(sandbox->id));
+	copy(json, "build_id", sandbox->build_id, sizeof(sandbox->build_id));
+	copy(json, "template", sandbox->template_name, sizeof(sandbox->template_name));
+	copy(json, "template_id", sandbox->template_id, sizeof(sandbox->template_id));
+	copy(json, "team_id", sandbox->team_id, sizeof(sandbox->team_id));
+	copy(json, "alias", sandbox->alias, sizeof(sandbox->alias));
+	sandbox->metadata = object(json, "metadata");
+	sandbox->env_vars = object(json, "env_vars");
+	sandbox->access_token = token ? strdup(token) : NULL;
+	sandbox->started_at_ms = number(json, "started_at_ms");
+	sandbox->end_at_ms = number(json, "end_at_ms");
+	sandbox->vcpu_count = (unsigned)number(json, "vcpu_count");
+	sandbox->memory_mib = (unsigned)number(json, "memory_mib");
+	sandbox->disk_mib = (unsigned)number(json, "disk_mib");
+	sandbox->running = state && strcmp(state, "running") == 0;
+	return sandbox->id[0] ? 0 : error_set(err, EINVAL, "the journal names no sandbox");
+}
+
+int journal_read(struct sandbox *sandbox, const char *directory, pid_t *ret_pid, uint64_t *ret_start_time,
+                 uid_t *ret_uid, struct error *err)
+{
+	cleanup_buffer struct buffer text = { .limit = 4 << 20 };
+	cleanup_json json_t *json = NULL;
+	char path[NODE_PATH_MAX + 32];
+	int ret;
+
+	(void)snprintf(path, sizeof(path), "%s/journal.json", directory);
+	ret = file_read(path, &text, err);
+	if (ret == 0)
+		ret = json_parse_object(text.data, text.size, &json, err);
+	if (ret == 0)
+		ret = fill(sandbox, json, err);
+	if (ret < 0)
+		return error_wrap(err, "%s", path);
+	*ret_pid = (pid_t)number(json, "pid");
+	*ret_start_time = (uint64_t)number(json, "start_time");
+	*ret_uid = (uid_t)number(json, "uid");
+	return 0;
+}

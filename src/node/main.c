@@ -1,0 +1,147 @@
+/* atoll-node: the daemon that owns a machine's sandboxes. */
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node/node.h"
+#include "node/pool.h"
+#include "node/sandbox.h"
+#include "node/template.h"
+
+#define DEFAULT_SHELLS  2
+#define IDLE_CALLS      2 /* connections kept per agent */
+#define IDLE_TIMEOUT_MS 5000
+
+struct options {
+	const char *run;
+	const char *data;
+	const char *bin;
+	unsigned shells;
+};
+
+static int parse_options(int argc, char **argv, struct options *options)
+{
+	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
+		                               { "data", required_argument, NULL, 'd' },
+		                               { "bin", required_argument, NULL, 'b' },
+		                               { "shells", required_argument, NULL, 's' },
+		                               { 0 } };
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
+		switch (option) {
+		case 'r':
+			options->run = optarg;
+			break;
+		case 'd':
+			options->data = optarg;
+			break;
+		case 'b':
+			options->bin = optarg;
+			break;
+		case 's':
+			options->shells = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		default:
+			return -EINVAL;
+		}
+	}
+	/* Unix sockets have short paths, and sandboxes' lie below. */
+	return options->run && options->data && options->bin && strlen(options->run) < 64 ? 0 : -EINVAL;
+}
+
+/* Who may use what we make: group atoll where it exists; and the group that may open /dev/kvm. */
+static int find_groups(struct node *node, struct error *err)
+{
+	const struct group *group = getgrnam("atoll");
+	struct stat st;
+
+	node->gid = group ? group->gr_gid : getgid();
+	if (stat("/dev/kvm", &st) < 0)
+		return error_errno(err, errno, "/dev/kvm");
+	if (!(st.st_mode & 0060)) {
+		/* A bare devtmpfs: only root may. Monitors come by the group. */
+		if (chown("/dev/kvm", 0, node->gid) < 0 || chmod("/dev/kvm", 0660) < 0)
+			return error_errno(err, errno, "let group %u use /dev/kvm", node->gid);
+		st.st_gid = node->gid;
+	}
+	node->kvm = st.st_gid;
+	return 0;
+}
+
+static int serve(struct node *node, const struct options *options, struct error *err)
+{
+	struct http_server_options server = { .on_request = node_route, .context = node };
+	char path[NODE_PATH_MAX];
+	int ret = file_make_directories(node->run, 0755, err);
+
+	if (ret == 0)
+		ret = file_make_directories(node->data, 0755, err);
+	if (ret == 0)
+		ret = find_groups(node, err);
+	if (ret == 0)
+		ret = templates_load(node, err);
+	if (ret == 0)
+		ret = sandboxes_adopt(node, err);
+	if (ret < 0)
+		return ret;
+	node->pool = pool_new(node, options->shells, err);
+	node->server = http_server_new(node->loop, &server);
+	if (!node->pool || !node->server)
+		return error_errno(err, ENOMEM, "start");
+	(void)snprintf(path, sizeof(path), "%s/node.sock", node->run);
+	(void)unlink(path);
+	ret = http_server_listen_unix(node->server, path, 0660, err);
+	if (ret == 0 && chown(path, 0, node->gid) < 0)
+		ret = error_errno(err, errno, "own %s", path);
+	return ret;
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct node *node = handle->data;
+
+	/* Sandboxes stay: whoever starts us again takes them up. */
+	log_info("signal %d: ending", number);
+	pool_drain(node->pool);
+	uv_stop(node->loop);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .shells = DEFAULT_SHELLS };
+	struct node node = { .loop = uv_default_loop() };
+	static uv_signal_t signals[2];
+	struct error err = { 0 };
+
+	if (parse_options(argc, argv, &options) < 0) {
+		fputs("usage: atoll-node --run DIR --data DIR --bin DIR [--shells N]\n", stderr);
+		return 2;
+	}
+	log_init("node", LOG_LEVEL_INFO);
+	node.run = options.run;
+	node.data = options.data;
+	node.bin = options.bin;
+	list_init(&node.sandboxes);
+	list_init(&node.templates);
+	node.client = http_client_new(node.loop, IDLE_CALLS, IDLE_TIMEOUT_MS);
+	(void)signal(SIGPIPE, SIG_IGN);
+	if (!node.client || serve(&node, &options, &err) < 0) {
+		log_error("%s", err.message);
+		return EXIT_FAILURE;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		signals[i].data = &node;
+		(void)uv_signal_init(node.loop, &signals[i]);
+		(void)uv_signal_start(&signals[i], on_signal, i ? SIGINT : SIGTERM);
+	}
+	log_info("ready");
+	(void)uv_run(node.loop, UV_RUN_DEFAULT);
+	return EXIT_SUCCESS;
+}

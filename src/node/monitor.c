@@ -1,0 +1,241 @@
+#include "node/monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "jail/jail.h"
+
+#define CALL_TIMEOUT_MS 120000 /* a snapshot under emulation takes its time */
+
+/* --- watching --- */
+
+static void on_exit_seen(uv_poll_t *poll, int status, int events)
+{
+	struct monitor *monitor = poll->data;
+
+	(void)status;
+	(void)events;
+	(void)uv_poll_stop(poll);
+	/* Ours must be reaped; an adopted one is not ours, and this fails. */
+	(void)waitpid(monitor->pid, NULL, WNOHANG);
+	if (monitor->ended)
+		monitor->ended(monitor, monitor->context);
+}
+
+static int watch(struct monitor *monitor, struct error *err)
+{
+	monitor->pidfd = (int)syscall(SYS_pidfd_open, monitor->pid, 0);
+	if (monitor->pidfd < 0)
+		return error_errno(err, errno, "watch process %d", (int)monitor->pid);
+	(void)fcntl(monitor->pidfd, F_SETFD, FD_CLOEXEC);
+	monitor->poll.data = monitor;
+	if (uv_poll_init(monitor->node->loop, &monitor->poll, monitor->pidfd) < 0 ||
+	    uv_poll_start(&monitor->poll, UV_READABLE, on_exit_seen) < 0)
+		return error_set(err, EIO, "watch process %d", (int)monitor->pid);
+	monitor->watched = true;
+	return 0;
+}
+
+/* Field 22 of /proc/PID/stat, in clock ticks since boot; 0 when there is no such process. */
+static uint64_t process_start_time(pid_t pid)
+{
+	cleanup_buffer struct buffer text = { .limit = 4096 };
+	char path[64];
+	const char *at;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	if (file_read(path, &text, NULL) < 0 || !text.data)
+		return 0;
+	/* The name may hold anything, but the last ')' ends it. */
+	at = strrchr(text.data, ')');
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	return at ? strtoull(at, NULL, 10) : 0;
+}
+
+/* --- starting --- */
+
+static _Noreturn void run_child(const struct monitor *monitor, const char *id, unsigned shell_vcpus)
+{
+	const struct jail jail = { monitor->uid, monitor->node->gid, monitor->node->kvm };
+	char program[NODE_PATH_MAX];
+	char *const empty[] = { NULL };
+	char socket[NODE_PATH_MAX + 16];
+	char log[NODE_PATH_MAX + 16];
+	char vcpus[16];
+	struct error err = { 0 };
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int executable;
+	int fd;
+
+	(void)snprintf(program, sizeof(program), "%s/atoll-vmm", monitor->node->bin);
+	(void)snprintf(socket, sizeof(socket), "%s/api.sock", monitor->directory);
+	(void)snprintf(log, sizeof(log), "%s/vmm.log", monitor->directory);
+	(void)snprintf(vcpus, sizeof(vcpus), "%u", shell_vcpus);
+	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	/* Opened by root: the tree may lie where the monitor's user cannot look. */
+	executable = open(program, O_RDONLY | O_CLOEXEC);
+	for (int number = 1; number < NSIG; number++)
+		(void)signal(number, SIG_DFL);
+	if (null < 0 || fd < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0 ||
+	    dup2(fd, STDERR_FILENO) < 0 || jail_enter(&jail, &err) < 0) {
+		(void)dprintf(fd, "%s\n", err.code ? err.message : strerror(errno));
+		_exit(126);
+	}
+	fexecve(executable,
+	        (char *const *)(uintptr_t)(const char *const[]){ "atoll-vmm", "--api-sock", socket, "--id",
+	                                                         id, shell_vcpus ? "--shell" : NULL, vcpus,
+	                                                         NULL },
+	        empty);
+	(void)dprintf(STDERR_FILENO, "%s: %s\n", program, strerror(errno));
+	_exit(127);
+}
+
+/* For whoever finds the directory later. */
+static int write_pid(const struct monitor *monitor, struct error *err)
+{
+	char path[NODE_PATH_MAX + 16];
+	char text[48];
+	int size = snprintf(text, sizeof(text), "%d %llu\n", (int)monitor->pid,
+	                    (unsigned long long)monitor->start_time);
+
+	(void)snprintf(path, sizeof(path), "%s/pid", monitor->directory);
+	return file_write_atomic(path, text, (size_t)size, 0600, err);
+}
+
+int monitor_kill_leftover(const char *directory, struct error *err)
+{
+	cleanup_buffer struct buffer text = { .limit = 64 };
+	char path[NODE_PATH_MAX + 16];
+	unsigned long long start_time = 0;
+	int pid = 0;
+
+	(void)snprintf(path, sizeof(path), "%.250s/pid", directory);
+	if (file_read(path, &text, err) < 0)
+		return -err->code;
+	if (sscanf(text.data ? text.data : "", "%d %llu", &pid, &start_time) == 2 && pid > 1 &&
+	    process_start_time(pid) == start_time)
+		(void)kill(pid, SIGKILL);
+	return 0;
+}
+
+int monitor_start(struct monitor *monitor, struct node *node, const char *directory, const char *id,
+                  unsigned shell_vcpus, struct error *err)
+{
+	*monitor = (struct monitor){ .node = node, .pidfd = -1 };
+	monitor->uid = NODE_UID_FIRST + node->next_slot;
+	node->next_slot = (node->next_slot + 1) % NODE_SLOTS;
+	(void)snprintf(monitor->directory, sizeof(monitor->directory), "%s", directory);
+	if (mkdir(directory, 0750) < 0 && errno != EEXIST)
+		return error_errno(err, errno, "make %s", directory);
+	if (chown(directory, monitor->uid, node->gid) < 0)
+		return error_errno(err, errno, "own %s", directory);
+	monitor->pid = fork();
+	if (monitor->pid == 0)
+		run_child(monitor, id, shell_vcpus);
+	if (monitor->pid < 0)
+		return error_errno(err, errno, "start a monitor");
+	monitor->start_time = process_start_time(monitor->pid);
+	if (write_pid(monitor, err) < 0) {
+		(void)kill(monitor->pid, SIGKILL);
+		return -err->code;
+	}
+	return watch(monitor, err);
+}
+
+int monitor_adopt(struct monitor *monitor, struct node *node, const char *directory, pid_t pid,
+                  uint64_t start_time, uid_t uid, struct error *err)
+{
+	int ret;
+
+	*monitor = (struct monitor){
+		.node = node, .pid = pid, .start_time = start_time, .uid = uid, .pidfd = -1
+	};
+	(void)snprintf(monitor->directory, sizeof(monitor->directory), "%s", directory);
+	ret = watch(monitor, err);
+	if (ret < 0)
+		return ret;
+	/* The pidfd holds on to the process: what is read now is of that one. */
+	return process_start_time(pid) == start_time ? 0
+	                                             : error_set(err, ESRCH, "process %d is gone", (int)pid);
+}
+
+void monitor_on_end(struct monitor *monitor, void (*ended)(struct monitor *monitor, void *context),
+                    void *context)
+{
+	monitor->ended = ended;
+	monitor->context = context;
+}
+
+void monitor_kill(struct monitor *monitor)
+{
+	if (monitor->pidfd >= 0)
+		(void)syscall(SYS_pidfd_send_signal, monitor->pidfd, SIGKILL, NULL, 0);
+}
+
+/* --- release --- */
+
+struct release {
+	void (*closed)(void *context);
+	void *context;
+};
+
+static void on_poll_closed(uv_handle_t *handle)
+{
+	struct release *release = handle->data;
+
+	release->closed(release->context);
+	free(release);
+}
+
+void monitor_release(struct monitor *monitor, void (*closed)(void *context), void *context)
+{
+	struct release *release = malloc(sizeof(*release));
+
+	if (!release)
+		return; /* out of memory: what it would free stays */
+	*release = (struct release){ closed, context };
+	if (!monitor->watched) {
+		if (monitor->pidfd >= 0)
+			close(monitor->pidfd);
+		closed(context);
+		free(release);
+		return;
+	}
+	monitor->watched = false;
+	(void)uv_poll_stop(&monitor->poll);
+	close(monitor->pidfd);
+	monitor->pidfd = -1;
+	monitor->poll.data = release;
+	uv_close((uv_handle_t *)&monitor->poll, on_poll_closed);
+}
+
+/* --- the machine API --- */
+
+void monitor_call(struct monitor *monitor, const char *method, const char *target, json_t *body,
+                  http_simple_fn *done, void *context)
+{
+	struct http_endpoint endpoint = { 0 };
+	cleanup_free char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+
+	json_decref(body);
+	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.90s/api.sock", monitor->directory);
+	http_call_simple(monitor->node->client, &endpoint, method, target, text, CALL_TIMEOUT_MS, done,
+	                 context);
+}
+
+bool monitor_ready(const struct monitor *monitor)
+{
+	char path[NODE_PATH_MAX + 16];
+
+	(void)snprintf(path, sizeof(path), "%s/api.sock", monitor->directory);
+	return access(path, F_OK) == 0;
+}

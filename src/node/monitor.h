@@ -1,0 +1,52 @@
+/*
+ * monitor: an atoll-vmm process, started by us or by an earlier life of this daemon. It is watched through a
+ * pidfd, so that both are alike.
+ */
+#pragma once
+
+#include "node/node.h"
+
+struct monitor {
+	struct node *node;
+	pid_t pid;
+	uint64_t
+	        start_time; /* of the process, as /proc tells: tells it from a later one of the same number */
+	uid_t uid;
+	int pidfd;
+	uv_poll_t poll;
+	bool watched;
+	char directory[NODE_PATH_MAX]; /* holds api.sock, vsock.sock, logs */
+	void (*ended)(struct monitor *monitor, void *context);
+	void *context;
+};
+
+/*
+ * Start one in `directory` (made, owned by the monitor's own user); `shell_vcpus` as its option. 0, or -errno
+ * with `err`.
+ */
+int monitor_start(struct monitor *monitor, struct node *node, const char *directory, const char *id,
+                  unsigned shell_vcpus, struct error *err);
+
+/* Take up the process `pid`. -ESRCH when it is gone, or is another than it was. */
+int monitor_adopt(struct monitor *monitor, struct node *node, const char *directory, pid_t pid,
+                  uint64_t start_time, uid_t uid, struct error *err);
+
+/* Whom to tell when the process has ended. */
+void monitor_on_end(struct monitor *monitor, void (*ended)(struct monitor *monitor, void *context),
+                    void *context);
+
+/* Kill it; `ended` follows. */
+void monitor_kill(struct monitor *monitor);
+
+/* Stop watching it. `closed` is called when `monitor` may be freed. */
+void monitor_release(struct monitor *monitor, void (*closed)(void *context), void *context);
+
+/* A request to its machine API: `done` as in http_call_simple. `body` is taken. */
+void monitor_call(struct monitor *monitor, const char *method, const char *target, json_t *body,
+                  http_simple_fn *done, void *context);
+
+/* Kill the monitor that an earlier life of the daemon started in `directory`, if it still runs. */
+int monitor_kill_leftover(const char *directory, struct error *err);
+
+/* Its API socket exists: requests can be made. */
+bool monitor_ready(const struct monitor *monitor);

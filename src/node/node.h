@@ -1,0 +1,43 @@
+/*
+ * node: one machine's sandboxes. Opens the folder.
+ *
+ * The daemon is root, talks to no client, and serves the node API on a unix socket. Its truth is the runtime
+ * directory: one directory per sandbox with its journal, written before what it tells of. Monitors are
+ * separate processes that outlive the daemon; a new one adopts them.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "base/base.h"
+#include "net/net.h"
+
+#define NODE_PATH_MAX  256
+#define NODE_UID_FIRST 100000 /* monitors run as this plus their slot */
+#define NODE_SLOTS     50000
+
+struct pool;
+
+struct node {
+	uv_loop_t *loop;
+	const char *run;
+	const char *data;
+	const char *bin;
+	struct http_client *client;
+	struct http_server *server;
+	struct list sandboxes;
+	struct list templates;
+	struct pool *pool;
+	unsigned next_slot;
+	gid_t gid; /* group atoll */
+	gid_t kvm; /* group of /dev/kvm */
+};
+
+/* The node API (docs/interfaces.md); `context` is the node. */
+void node_route(struct http_exchange *exchange, void *context);
+
+/* Call `done` once; the message of `err` is for the client of the node API, its code an HTTP status. */
+typedef void node_done_fn(void *context, const struct error *err);

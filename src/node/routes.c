@@ -1,0 +1,321 @@
+/* The node API. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/builder.h"
+#include "node/node.h"
+#include "node/sandbox.h"
+
+#define BODY_LIMIT (4 * 1024 * 1024)
+
+/* --- sandboxes --- */
+
+/* A create in progress and the exchange that waits for it; the exchange may go away first. */
+struct creation {
+	struct node *node;
+	struct http_exchange *exchange;
+	struct sandbox *sandbox;
+};
+
+static void on_creation_gone(struct http_exchange *exchange, void *context)
+{
+	struct creation *creation = context;
+
+	(void)exchange;
+	creation->exchange = NULL;
+}
+
+static void ignore_done(void *context, const struct error *err)
+{
+	(void)context;
+	(void)err;
+}
+
+static void on_created(void *context, const struct error *err)
+{
+	struct creation *creation = context;
+
+	if (!creation->exchange) {
+		/* Who asked is gone, and will never know of it. */
+		if (!err)
+			sandbox_kill(creation->sandbox, ignore_done, NULL);
+	} else {
+		http_exchange_on_close(creation->exchange, NULL, NULL);
+		if (err)
+			http_reply_error(creation->exchange, err->code < 400 ? 500 : err->code, "%s",
+			                 err->message);
+		else
+			http_reply_json(creation->exchange, 201, sandbox_json(creation->sandbox));
+	}
+	free(creation);
+}
+
+static int read_create(const json_t *body, struct sandbox_request *request, struct error *err)
+{
+	int ret = json_read_string(body, "template", JSON_REQUIRED, &request->template, err);
+
+	if (ret == 0)
+		ret = json_read_integer(body, "end_at_ms", JSON_REQUIRED, 0, INT64_MAX, &request->end_at_ms,
+		                        err);
+	if (ret == 0)
+		ret = json_read_string(body, "access_token", JSON_OPTIONAL, &request->access_token, err);
+	if (ret == 0)
+		ret = json_read_string(body, "team_id", JSON_OPTIONAL, &request->team_id, err);
+	if (ret == 0)
+		ret = json_read_string(body, "template_id", JSON_OPTIONAL, &request->template_id, err);
+	if (ret == 0)
+		ret = json_read_string(body, "alias", JSON_OPTIONAL, &request->alias, err);
+	if (ret == 0)
+		ret = json_read_string_map(body, "metadata", JSON_OPTIONAL, &request->metadata, err);
+	if (ret == 0)
+		ret = json_read_string_map(body, "env_vars", JSON_OPTIONAL, &request->env_vars, err);
+	return ret;
+}
+
+static void create_sandbox(struct node *node, struct http_exchange *exchange, const json_t *body)
+{
+	struct sandbox_request request = { 0 };
+	struct creation *creation = calloc(1, sizeof(*creation));
+	struct error err = { 0 };
+	struct sandbox *sandbox;
+
+	if (!creation || read_create(body, &request, &err) < 0) {
+		http_reply_error(exchange, creation ? 400 : 503, "%s", err.message);
+		free(creation);
+		return;
+	}
+	creation->node = node;
+	creation->exchange = exchange;
+	http_exchange_on_close(exchange, on_creation_gone, creation);
+	sandbox = sandbox_create(node, &request, on_created, creation);
+	if (sandbox && sandbox->on_created)
+		creation->sandbox = sandbox;
+}
+
+static void list_sandboxes(struct node *node, struct http_exchange *exchange)
+{
+	json_t *list = json_array();
+
+	list_for_each (link, &node->sandboxes) {
+		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
+
+		if (sandbox->running)
+			(void)json_array_append_new(list, sandbox_json(sandbox));
+	}
+	http_reply_json(exchange, 200, list);
+}
+
+struct killing {
+	struct http_exchange *exchange;
+};
+
+static void on_killing_gone(struct http_exchange *exchange, void *context)
+{
+	struct killing *killing = context;
+
+	(void)exchange;
+	killing->exchange = NULL;
+}
+
+static void on_killed(void *context, const struct error *err)
+{
+	struct killing *killing = context;
+
+	(void)err;
+	if (killing->exchange) {
+		http_exchange_on_close(killing->exchange, NULL, NULL);
+		http_reply_empty(killing->exchange, 204);
+	}
+	free(killing);
+}
+
+static void delete_sandbox(struct sandbox *sandbox, struct http_exchange *exchange)
+{
+	struct killing *killing = malloc(sizeof(*killing));
+
+	if (!killing) {
+		http_reply_error(exchange, 503, "out of memory");
+		return;
+	}
+	killing->exchange = exchange;
+	http_exchange_on_close(exchange, on_killing_gone, killing);
+	sandbox_kill(sandbox, on_killed, killing);
+}
+
+static void put_deadline(struct sandbox *sandbox, struct http_exchange *exchange, const json_t *body)
+{
+	struct error err = { 0 };
+	int64_t end_at_ms = 0;
+
+	if (json_read_integer(body, "end_at_ms", JSON_REQUIRED, 0, INT64_MAX, &end_at_ms, &err) < 0)
+		http_reply_error(exchange, 400, "%s", err.message);
+	else if (sandbox_set_end(sandbox, end_at_ms, &err) < 0)
+		http_reply_error(exchange, 500, "%s", err.message);
+	else
+		http_reply_empty(exchange, 204);
+}
+
+/* --- templates --- */
+
+static void list_templates(struct node *node, struct http_exchange *exchange)
+{
+	json_t *list = json_array();
+
+	list_for_each (link, &node->templates) {
+		const struct template *template = list_entry(link, struct template, link);
+
+		/* Only what a create would take. */
+		if (template_find(node, template->name) == template)
+			(void)json_array_append_new(list, template_json(template));
+	}
+	http_reply_json(exchange, 200, list);
+}
+
+static void send_line(struct http_exchange *exchange, json_t *message)
+{
+	cleanup_free char *text = json_dumps(message, JSON_COMPACT);
+	cleanup_buffer struct buffer line = BUFFER_INIT;
+
+	json_decref(message);
+	if (text && buffer_printf(&line, "%s\n", text) == 0)
+		http_reply_write(exchange, line.data, line.size);
+}
+
+static void on_step(void *context, const char *message, int64_t elapsed_ms)
+{
+	send_line(context, json_pack("{s:s,s:I}", "message", message, "elapsed_ms", (json_int_t)elapsed_ms));
+}
+
+static void on_build_done(void *context, const struct template *template, const struct error *err)
+{
+	struct http_exchange *exchange = context;
+
+	if (err)
+		send_line(exchange, json_pack("{s:s}", "error", err->message));
+	else
+		send_line(exchange, json_pack("{s:b,s:s}", "done", 1, "build_id", template->build_id));
+	http_exchange_on_close(exchange, NULL, NULL);
+	http_reply_end(exchange);
+}
+
+static const struct build_events build_events = { .step = on_step, .done = on_build_done };
+
+static void on_build_gone(struct http_exchange *exchange, void *context)
+{
+	(void)exchange;
+	build_forget(context);
+}
+
+static int read_build(const json_t *body, struct build_request *request, struct error *err)
+{
+	int64_t vcpus = 1;
+	int64_t memory = 512;
+	const struct {
+		const char *key;
+		enum json_need need;
+		const char **value;
+	} strings[] = {
+		{ "name", JSON_REQUIRED, &request->name },
+		{ "kernel", JSON_REQUIRED, &request->kernel },
+		{ "rootfs", JSON_REQUIRED, &request->rootfs },
+		{ "source", JSON_OPTIONAL, &request->source },
+		{ "start_cmd", JSON_OPTIONAL, &request->start_cmd },
+		{ "ready_cmd", JSON_OPTIONAL, &request->ready_cmd },
+		{ "default_user", JSON_OPTIONAL, &request->default_user },
+		{ "default_workdir", JSON_OPTIONAL, &request->default_workdir },
+	};
+	int ret = json_read_string_map(body, "env_vars", JSON_OPTIONAL, &request->env_vars, err);
+
+	for (size_t i = 0; ret == 0 && i < ARRAY_SIZE(strings); i++)
+		ret = json_read_string(body, strings[i].key, strings[i].need, strings[i].value, err);
+	if (ret == 0)
+		ret = json_read_integer(body, "vcpu_count", JSON_OPTIONAL, 1, 16, &vcpus, err);
+	if (ret == 0)
+		ret = json_read_integer(body, "memory_mib", JSON_OPTIONAL, 128, 32768, &memory, err);
+	request->vcpu_count = (unsigned)vcpus;
+	request->memory_mib = (unsigned)memory;
+	return ret;
+}
+
+static void create_template(struct node *node, struct http_exchange *exchange, const json_t *body)
+{
+	struct build_request request = {
+		.source = "", .start_cmd = "", .ready_cmd = "", .default_user = "", .default_workdir = ""
+	};
+	struct error err = { 0 };
+	struct build *build;
+
+	if (read_build(body, &request, &err) < 0) {
+		http_reply_error(exchange, 400, "%s", err.message);
+		return;
+	}
+	http_reply_header(exchange, "Content-Type", "application/x-ndjson");
+	http_reply_begin(exchange, 200, -1);
+	build = build_start(node, &request, &build_events, exchange);
+	if (build)
+		http_exchange_on_close(exchange, on_build_gone, build);
+}
+
+/* --- dispatch --- */
+
+static void route_sandbox(struct node *node, struct http_exchange *exchange, const char *rest,
+                          const json_t *body)
+{
+	const char *method = http_request_method(exchange);
+	char id[64];
+	struct sandbox *sandbox;
+
+	(void)snprintf(id, sizeof(id), "%.*s", (int)strcspn(rest, "/"), rest);
+	rest += strcspn(rest, "/");
+	sandbox = sandbox_find(node, id);
+	if (!sandbox)
+		http_reply_error(exchange, 404, "sandbox '%s' does not exist", id);
+	else if (strcmp(method, "GET") == 0 && !*rest)
+		http_reply_json(exchange, 200, sandbox_json(sandbox));
+	else if (strcmp(method, "DELETE") == 0 && !*rest)
+		delete_sandbox(sandbox, exchange);
+	else if (strcmp(method, "PUT") == 0 && strcmp(rest, "/deadline") == 0)
+		put_deadline(sandbox, exchange, body);
+	else
+		http_reply_error(exchange, 404, "no such request: %s %s", method,
+		                 http_request_path(exchange));
+}
+
+static void on_body(struct http_exchange *exchange, const char *data, size_t size, void *context)
+{
+	struct node *node = context;
+	const char *method = http_request_method(exchange);
+	const char *path = http_request_path(exchange);
+	cleanup_json json_t *body = NULL;
+	struct error err = { 0 };
+	bool get = strcmp(method, "GET") == 0;
+	bool post = strcmp(method, "POST") == 0;
+
+	if (size && json_parse_object(data, size, &body, &err) < 0) {
+		http_reply_error(exchange, 400, "%s", err.message);
+		return;
+	}
+	if (!body)
+		body = json_object();
+	if (get && strcmp(path, "/v1/health") == 0)
+		http_reply_json(exchange, 200, json_pack("{s:s}", "mode", "kvm"));
+	else if (get && strcmp(path, "/v1/sandboxes") == 0)
+		list_sandboxes(node, exchange);
+	else if (post && strcmp(path, "/v1/sandboxes") == 0)
+		create_sandbox(node, exchange, body);
+	else if (get && strcmp(path, "/v1/templates") == 0)
+		list_templates(node, exchange);
+	else if (post && strcmp(path, "/v1/templates") == 0)
+		create_template(node, exchange, body);
+	else if (strncmp(path, "/v1/sandboxes/", 14) == 0)
+		route_sandbox(node, exchange, path + 14, body);
+	else
+		http_reply_error(exchange, 404, "no such request: %s %s", method, path);
+}
+
+void node_route(struct http_exchange *exchange, void *context)
+{
+	http_request_collect(exchange, BODY_LIMIT, on_body, context);
+}

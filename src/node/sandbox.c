@@ -1,0 +1,482 @@
+#include "node/sandbox.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node/agent.h"
+#include "node/journal.h"
+#include "node/pool.h"
+
+#define START_WAIT_MS 20 /* between looks whether a fresh monitor's socket is there */
+
+struct killer {
+	struct list link;
+	node_done_fn *done;
+	void *context;
+};
+
+/* --- the end --- */
+
+static void free_monitor(void *context)
+{
+	free(context);
+}
+
+static void on_deadline_closed(uv_handle_t *handle)
+{
+	struct sandbox *sandbox = handle->data;
+
+	json_decref(sandbox->metadata);
+	json_decref(sandbox->env_vars);
+	free(sandbox->access_token);
+	free(sandbox);
+}
+
+/* Free it when it is buried and nothing points to it any more. */
+static void free_if_done(struct sandbox *sandbox)
+{
+	if (sandbox->buried && sandbox->pending == 0)
+		uv_close((uv_handle_t *)&sandbox->deadline, on_deadline_closed);
+}
+
+/* An answer came. False: too late, and the sandbox may be gone. */
+static bool answer_counts(struct sandbox *sandbox)
+{
+	bool counts = !sandbox->buried;
+
+	sandbox->pending--;
+	free_if_done(sandbox);
+	return counts;
+}
+
+static void disk_directory(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
+{
+	(void)snprintf(path, NODE_PATH_MAX, "%.180s/sandboxes/%s", sandbox->node->data, sandbox->id);
+}
+
+static void vsock_path(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
+{
+	(void)snprintf(path, NODE_PATH_MAX, "%.200s/vsock.sock", sandbox->directory);
+}
+
+static void report_created(struct sandbox *sandbox, const struct error *err)
+{
+	node_done_fn *done = sandbox->on_created;
+
+	sandbox->on_created = NULL;
+	if (done)
+		done(sandbox->create_context, err);
+}
+
+/* The machine is gone: nothing of it stays. */
+static void bury(struct sandbox *sandbox)
+{
+	struct error err = { .code = 500, .message = "the sandbox ended while it was being created" };
+	char path[NODE_PATH_MAX];
+
+	list_remove(&sandbox->link);
+	vsock_path(sandbox, path);
+	http_client_forget(sandbox->node->client, path);
+	disk_directory(sandbox, path);
+	(void)file_remove_tree(sandbox->directory, NULL);
+	(void)file_remove_tree(path, NULL);
+	report_created(sandbox, &err);
+	list_for_each_safe (node, &sandbox->killers) {
+		struct killer *killer = list_entry(node, struct killer, link);
+
+		killer->done(killer->context, NULL);
+		list_remove(node);
+		free(killer);
+	}
+	if (sandbox->monitor)
+		monitor_release(sandbox->monitor, free_monitor, sandbox->monitor);
+	(void)uv_timer_stop(&sandbox->deadline);
+	sandbox->buried = true;
+	free_if_done(sandbox);
+}
+
+static void on_monitor_end(struct monitor *monitor, void *context)
+{
+	struct sandbox *sandbox = context;
+
+	(void)monitor;
+	log_info("sandbox %s has ended", sandbox->id);
+	bury(sandbox);
+}
+
+void sandbox_kill(struct sandbox *sandbox, node_done_fn *done, void *context)
+{
+	struct killer *killer = calloc(1, sizeof(*killer));
+
+	/* From now on nobody finds it. */
+	sandbox->running = false;
+	if (killer) {
+		*killer = (struct killer){ .done = done, .context = context };
+		list_append(&sandbox->killers, &killer->link);
+	}
+	monitor_kill(sandbox->monitor);
+	if (!killer)
+		done(context, NULL);
+}
+
+static void ignore_done(void *context, const struct error *err)
+{
+	(void)context;
+	(void)err;
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+	struct sandbox *sandbox = timer->data;
+
+	/* The wall clock may have been set since the timer was. */
+	if (time_wall_ms() < sandbox->end_at_ms) {
+		(void)uv_timer_start(timer, on_deadline, (uint64_t)(sandbox->end_at_ms - time_wall_ms()), 0);
+		return;
+	}
+	log_info("sandbox %s: its time is over", sandbox->id);
+	sandbox_kill(sandbox, ignore_done, NULL);
+}
+
+static void start_deadline(struct sandbox *sandbox)
+{
+	int64_t left = sandbox->end_at_ms - time_wall_ms();
+
+	(void)uv_timer_start(&sandbox->deadline, on_deadline, left > 0 ? (uint64_t)left : 0, 0);
+}
+
+int sandbox_set_end(struct sandbox *sandbox, int64_t end_at_ms, struct error *err)
+{
+	int64_t before = sandbox->end_at_ms;
+	int ret;
+
+	sandbox->end_at_ms = end_at_ms;
+	ret = journal_write(sandbox, sandbox->directory, err);
+	if (ret < 0)
+		sandbox->end_at_ms = before;
+	else
+		start_deadline(sandbox);
+	return ret;
+}
+
+/* --- create --- */
+
+static void fail_create(struct sandbox *sandbox, const struct error *err)
+{
+	log_error("create %s: %s", sandbox->id, err->message);
+	report_created(sandbox, err);
+	monitor_kill(sandbox->monitor);
+}
+
+static void on_agent_ready(void *context, const struct error *err)
+{
+	struct sandbox *sandbox = context;
+	struct error failure = { .code = 500 };
+
+	if (!answer_counts(sandbox))
+		return;
+	if (err) {
+		(void)snprintf(failure.message, sizeof(failure.message), "%s", err->message);
+		fail_create(sandbox, &failure);
+		return;
+	}
+	sandbox->running = true;
+	if (journal_write(sandbox, sandbox->directory, &failure) < 0) {
+		failure.code = 500;
+		sandbox->running = false;
+		fail_create(sandbox, &failure);
+		return;
+	}
+	start_deadline(sandbox);
+	report_created(sandbox, NULL);
+}
+
+static void on_loaded(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct sandbox *sandbox = context;
+	struct template *template = template_find(sandbox->node, sandbox->build_id);
+	struct agent_identity identity = { .sandbox_id = sandbox->id,
+		                           .template_id = sandbox->template_id,
+		                           .team_id = sandbox->team_id,
+		                           .access_token = sandbox->access_token,
+		                           .default_user = template ? template->default_user : NULL,
+		                           .default_workdir = template ? template->default_workdir : NULL,
+		                           .env_vars = sandbox->env_vars };
+	struct error failure = { .code = 500 };
+	char vsock[NODE_PATH_MAX];
+
+	if (!answer_counts(sandbox))
+		return;
+	if (status != 204) {
+		(void)snprintf(failure.message, sizeof(failure.message), "restore: %.*s",
+		               status ? (int)size : (int)strlen(err->message), status ? data : err->message);
+		fail_create(sandbox, &failure);
+		return;
+	}
+	vsock_path(sandbox, vsock);
+	sandbox->pending++;
+	agent_init(sandbox->node, vsock, &identity, on_agent_ready, sandbox);
+}
+
+static json_t *load_request(const struct sandbox *sandbox, const struct template *template)
+{
+	char disk[NODE_PATH_MAX];
+	char vsock[NODE_PATH_MAX];
+
+	disk_directory(sandbox, disk);
+	vsock_path(sandbox, vsock);
+	return json_pack("{s:o,s:{s:s,s:o},s:b,s:[{s:s,s:o,s:[o],s:o}],s:{s:s},s:{s:o}}", "snapshot_path",
+	                 json_sprintf("%s/state", template->directory), "mem_backend", "backend_type", "File",
+	                 "backend_path", json_sprintf("%s/memory", template->directory), "resume_vm", 1,
+	                 "drive_overrides", "drive_id", "rootfs", "path_on_host",
+	                 json_sprintf("%s/rootfs.ext4", template->directory), "layers",
+	                 json_sprintf("%s/disk.layer", template->directory), "overlay_path",
+	                 json_sprintf("%s/disk.layer", disk), "vsock_override", "uds_path", vsock,
+	                 "serial_override", "serial_out_path",
+	                 json_sprintf("%s/serial.log", sandbox->directory));
+}
+
+/* The journal goes into the shell's directory, which then becomes the sandbox's: with its name it is a
+ * sandbox. */
+static int take_directory(struct sandbox *sandbox, struct error *err)
+{
+	char disk[NODE_PATH_MAX];
+	int ret = journal_write(sandbox, sandbox->monitor->directory, err);
+
+	if (ret < 0)
+		return ret;
+	disk_directory(sandbox, disk);
+	if (mkdir(disk, 0700) < 0 || chown(disk, sandbox->monitor->uid, sandbox->node->gid) < 0)
+		return error_errno(err, errno, "make %s", disk);
+	if (rename(sandbox->monitor->directory, sandbox->directory) < 0)
+		return error_errno(err, errno, "make %s", sandbox->directory);
+	(void)snprintf(sandbox->monitor->directory, sizeof(sandbox->monitor->directory), "%s",
+	               sandbox->directory);
+	return 0;
+}
+
+static void load(struct sandbox *sandbox)
+{
+	struct template *template = template_find(sandbox->node, sandbox->build_id);
+	struct error err = { 0 };
+
+	if (!template)
+		error_set(&err, ENOENT, "the template is gone");
+	if (err.code || take_directory(sandbox, &err) < 0) {
+		err.code = 500;
+		fail_create(sandbox, &err);
+		return;
+	}
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", load_request(sandbox, template), on_loaded,
+	             sandbox);
+}
+
+/* No shell was ready: wait for the monitor that was started for this one. */
+static void wait_for_monitor(uv_timer_t *timer)
+{
+	struct sandbox *sandbox = timer->data;
+
+	if (monitor_ready(sandbox->monitor))
+		load(sandbox);
+	else
+		(void)uv_timer_start(timer, wait_for_monitor, START_WAIT_MS, 0);
+}
+
+static int get_monitor(struct sandbox *sandbox, struct error *err)
+{
+	char directory[NODE_PATH_MAX];
+
+	sandbox->monitor = pool_take(sandbox->node->pool, sandbox->vcpu_count);
+	if (sandbox->monitor)
+		return 0;
+	sandbox->monitor = calloc(1, sizeof(*sandbox->monitor));
+	if (!sandbox->monitor)
+		return error_errno(err, ENOMEM, "start a monitor");
+	(void)snprintf(directory, sizeof(directory), "%.160s/shells/%s", sandbox->node->run, sandbox->id);
+	return monitor_start(sandbox->monitor, sandbox->node, directory, sandbox->id, sandbox->vcpu_count,
+	                     err);
+}
+
+static void copy_text(char *to, size_t size, const char *text)
+{
+	(void)snprintf(to, size, "%s", text ? text : "");
+}
+
+static struct sandbox *sandbox_new(struct node *node)
+{
+	struct sandbox *sandbox = calloc(1, sizeof(*sandbox));
+
+	if (!sandbox)
+		return NULL;
+	sandbox->node = node;
+	list_init(&sandbox->killers);
+	(void)uv_timer_init(node->loop, &sandbox->deadline);
+	sandbox->deadline.data = sandbox;
+	list_append(&node->sandboxes, &sandbox->link);
+	return sandbox;
+}
+
+static void fill(struct sandbox *sandbox, const struct sandbox_request *request,
+                 const struct template *template)
+{
+	sandbox->id[0] = 'i';
+	random_id(sandbox->id + 1, 19);
+	copy_text(sandbox->build_id, sizeof(sandbox->build_id), template->build_id);
+	copy_text(sandbox->template_name, sizeof(sandbox->template_name), template->name);
+	copy_text(sandbox->template_id, sizeof(sandbox->template_id), request->template_id);
+	copy_text(sandbox->team_id, sizeof(sandbox->team_id), request->team_id);
+	copy_text(sandbox->alias, sizeof(sandbox->alias), request->alias);
+	sandbox->access_token = request->access_token ? strdup(request->access_token) : NULL;
+	sandbox->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
+	sandbox->env_vars = json_deep_copy(template->env_vars);
+	if (request->env_vars)
+		(void)json_object_update(sandbox->env_vars, request->env_vars);
+	sandbox->started_at_ms = time_wall_ms();
+	sandbox->end_at_ms = request->end_at_ms;
+	sandbox->vcpu_count = template->vcpu_count;
+	sandbox->memory_mib = template->memory_mib;
+	sandbox->disk_mib = template->disk_mib;
+	(void)snprintf(sandbox->directory, sizeof(sandbox->directory), "%.160s/sandboxes/%s",
+	               sandbox->node->run, sandbox->id);
+}
+
+struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *request, node_done_fn *done,
+                               void *context)
+{
+	struct template *template = template_find(node, request->template);
+	struct sandbox *sandbox = template ? sandbox_new(node) : NULL;
+	struct error err = { 0 };
+
+	if (!sandbox) {
+		error_set(&err, template ? 503 : 404, "%s '%s' %s", template ? "no memory for" : "template",
+		          request->template, template ? "" : "not found");
+		done(context, &err);
+		return NULL;
+	}
+	fill(sandbox, request, template);
+	sandbox->on_created = done;
+	sandbox->create_context = context;
+	if (get_monitor(sandbox, &err) < 0) {
+		log_error("create %s: %s", sandbox->id, err.message);
+		err.code = 503;
+		report_created(sandbox, &err);
+		bury(sandbox);
+		return NULL;
+	}
+	monitor_on_end(sandbox->monitor, on_monitor_end, sandbox);
+	wait_for_monitor(&sandbox->deadline);
+	return sandbox;
+}
+
+/* --- looking --- */
+
+struct sandbox *sandbox_find(struct node *node, const char *id)
+{
+	list_for_each (link, &node->sandboxes) {
+		struct sandbox *sandbox = list_entry(link, struct sandbox, link);
+
+		if (sandbox->running && strcmp(sandbox->id, id) == 0)
+			return sandbox;
+	}
+	return NULL;
+}
+
+json_t *sandbox_json(const struct sandbox *sandbox)
+{
+	char vsock[NODE_PATH_MAX];
+
+	vsock_path(sandbox, vsock);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:i,s:i,s:i,s:O,s:s,s:i}", "sandbox_id",
+	                 sandbox->id, "template", sandbox->template_name, "build_id", sandbox->build_id,
+	                 "template_id", sandbox->template_id, "team_id", sandbox->team_id, "alias",
+	                 sandbox->alias, "started_at_ms", (json_int_t)sandbox->started_at_ms, "end_at_ms",
+	                 (json_int_t)sandbox->end_at_ms, "vcpu_count", (int)sandbox->vcpu_count, "memory_mib",
+	                 (int)sandbox->memory_mib, "disk_mib", (int)sandbox->disk_mib, "metadata",
+	                 sandbox->metadata, "vsock_path", vsock, "pid", (int)sandbox->monitor->pid);
+}
+
+/* --- adoption --- */
+
+static void adopt(struct node *node, const char *name)
+{
+	struct sandbox *sandbox = sandbox_new(node);
+	struct monitor *monitor = calloc(1, sizeof(*monitor));
+	struct error err = { 0 };
+	uint64_t start_time = 0;
+	uid_t uid = 0;
+	pid_t pid = 0;
+	int ret;
+
+	if (!sandbox || !monitor)
+		return; /* out of memory: it is left alone */
+	(void)snprintf(sandbox->directory, sizeof(sandbox->directory), "%.160s/sandboxes/%.64s", node->run,
+	               name);
+	monitor->pidfd = -1;
+	sandbox->monitor = monitor;
+	(void)snprintf(sandbox->id, sizeof(sandbox->id), "%.60s", name);
+	ret = journal_read(sandbox, sandbox->directory, &pid, &start_time, &uid, &err);
+	if (ret == 0)
+		ret = monitor_adopt(monitor, node, sandbox->directory, pid, start_time, uid, &err);
+	if (ret < 0) {
+		log_info("sandbox %s is not there any more: %s", name, err.message);
+		bury(sandbox);
+		return;
+	}
+	monitor_on_end(monitor, on_monitor_end, sandbox);
+	/* Its create was never answered: nobody knows it. */
+	if (!sandbox->running) {
+		monitor_kill(monitor);
+		return;
+	}
+	log_info("sandbox %s taken up again", sandbox->id);
+	start_deadline(sandbox);
+}
+
+static int for_each_entry(const char *path, struct node *node,
+                          void (*handle)(struct node *node, const char *name), struct error *err)
+{
+	DIR *directory = opendir(path);
+	struct dirent *entry;
+
+	if (!directory)
+		return error_errno(err, errno, "read %s", path);
+	while ((entry = readdir(directory)))
+		if (entry->d_name[0] != '.')
+			handle(node, entry->d_name);
+	(void)closedir(directory);
+	return 0;
+}
+
+/* A private disk whose sandbox is gone. */
+static void drop_orphan_disk(struct node *node, const char *name)
+{
+	char path[NODE_PATH_MAX * 2];
+
+	list_for_each (link, &node->sandboxes)
+		if (strcmp(list_entry(link, struct sandbox, link)->id, name) == 0)
+			return;
+	(void)snprintf(path, sizeof(path), "%.180s/sandboxes/%s", node->data, name);
+	(void)file_remove_tree(path, NULL);
+}
+
+int sandboxes_adopt(struct node *node, struct error *err)
+{
+	char live[NODE_PATH_MAX];
+	char disks[NODE_PATH_MAX];
+	int ret;
+
+	(void)snprintf(live, sizeof(live), "%.160s/sandboxes", node->run);
+	(void)snprintf(disks, sizeof(disks), "%.160s/sandboxes", node->data);
+	ret = file_make_directories(live, 0755, err);
+	if (ret == 0)
+		ret = file_make_directories(disks, 0755, err);
+	if (ret == 0)
+		ret = for_each_entry(live, node, adopt, err);
+	return ret < 0 ? ret : for_each_entry(disks, node, drop_orphan_disk, err);
+}

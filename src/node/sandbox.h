@@ -1,0 +1,71 @@
+/*
+ * sandbox: one sandbox from create to kill. Its directory in the runtime directory holds its journal, which
+ * is written before what it tells of takes effect: "starting" before the machine is loaded, "running" before
+ * the create is answered.
+ */
+#pragma once
+
+#include "node/monitor.h"
+#include "node/template.h"
+
+struct sandbox {
+	struct list link;
+	struct node *node;
+	struct monitor *monitor;
+	bool running; /* known to clients */
+	char id[64];
+	char build_id[40];
+	char template_name[128];
+	char template_id[128]; /* as the caller named it */
+	char team_id[64];
+	char alias[128];
+	char *access_token; /* NULL: none */
+	json_t *metadata;
+	json_t *env_vars;
+	int64_t started_at_ms;
+	int64_t end_at_ms;
+	unsigned vcpu_count;
+	unsigned memory_mib;
+	unsigned disk_mib;
+	char directory[NODE_PATH_MAX];
+	uv_timer_t deadline;
+	node_done_fn *on_created; /* of the create that goes on */
+	void *create_context;
+	struct list killers; /* who waits for its end */
+	unsigned pending;    /* answers that are still to come: it is not freed before */
+	bool buried;
+};
+
+/* What a create asks for. Strings and objects are borrowed during the call. */
+struct sandbox_request {
+	const char *template;
+	const char *template_id;
+	const char *team_id;
+	const char *alias;
+	const char *access_token; /* NULL: none */
+	json_t *metadata;
+	json_t *env_vars;
+	int64_t end_at_ms;
+};
+
+/*
+ * Restore one. `done` gets NULL when it can be used, or an error whose code is an HTTP status; in between the
+ * returned object is valid. NULL: `done` has been called with the reason.
+ */
+struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *request, node_done_fn *done,
+                               void *context);
+
+/* One that clients may know. NULL: none. */
+struct sandbox *sandbox_find(struct node *node, const char *id);
+
+/* Move its end; kills at once when that has passed. 0 or -errno with `err`. */
+int sandbox_set_end(struct sandbox *sandbox, int64_t end_at_ms, struct error *err);
+
+/* Kill it. `done` is called when its guest runs no more. */
+void sandbox_kill(struct sandbox *sandbox, node_done_fn *done, void *context);
+
+/* The object that the node API shows. */
+json_t *sandbox_json(const struct sandbox *sandbox);
+
+/* Take up what an earlier life of the daemon left, and clear away what was half made. */
+int sandboxes_adopt(struct node *node, struct error *err);

@@ -1,0 +1,33 @@
+/* template: what sandboxes are restored from. One directory per build, never changed once it is in place. */
+#pragma once
+
+#include "node/node.h"
+
+struct template
+{
+	struct list link;
+	char build_id[40]; /* UUID; the directory's name */
+	char name[128];
+	char source[256]; /* what it was made from, as the builder's caller said */
+	unsigned vcpu_count;
+	unsigned memory_mib;
+	unsigned disk_mib;
+	int64_t created_at_ms;
+	char default_user[64];
+	char default_workdir[256];
+	json_t *env_vars;
+	char directory[NODE_PATH_MAX];
+};
+
+/* Read all builds of the data directory; broken ones are reported and passed over. */
+int templates_load(struct node *node, struct error *err);
+void templates_free(struct node *node);
+
+/* The newest build of a name, or a build by its id. NULL: none. */
+struct template *template_find(struct node *node, const char *name_or_build);
+
+/* Take in a build whose directory is complete. NULL with `err`. */
+struct template *template_add(struct node *node, const char *build_id, struct error *err);
+
+/* The object that the node API shows. */
+json_t *template_json(const struct template *template);
