@@ -57,6 +57,14 @@ static int read_create(const json_t *body, struct sandbox_request *request, stru
 	int ret = json_read_string(body, "template", JSON_REQUIRED, &request->template, err);
 
 	if (ret == 0)
+		ret = json_read_string(body, "sandbox_id", JSON_OPTIONAL, &request->sandbox_id, err);
+	/* It becomes the name of directories. */
+	if (ret == 0 && request->sandbox_id &&
+	    (strlen(request->sandbox_id) < 8 || strlen(request->sandbox_id) > 32 ||
+	     strspn(request->sandbox_id, "abcdefghijklmnopqrstuvwxyz0123456789") !=
+	             strlen(request->sandbox_id)))
+		ret = error_set(err, EINVAL, "'%s' is no id of a sandbox", request->sandbox_id);
+	if (ret == 0)
 		ret = json_read_integer(body, "end_at_ms", JSON_REQUIRED, 0, INT64_MAX, &request->end_at_ms,
 		                        err);
 	if (ret == 0)

@@ -325,8 +325,12 @@ static struct sandbox *sandbox_new(struct node *node)
 static void fill(struct sandbox *sandbox, const struct sandbox_request *request,
                  const struct template *template)
 {
-	sandbox->id[0] = 'i';
-	random_id(sandbox->id + 1, 19);
+	if (request->sandbox_id) {
+		copy_text(sandbox->id, sizeof(sandbox->id), request->sandbox_id);
+	} else {
+		sandbox->id[0] = 'i';
+		random_id(sandbox->id + 1, 19);
+	}
 	copy_text(sandbox->build_id, sizeof(sandbox->build_id), template->build_id);
 	copy_text(sandbox->template_name, sizeof(sandbox->template_name), template->name);
 	copy_text(sandbox->template_id, sizeof(sandbox->template_id), request->template_id);

@@ -38,6 +38,7 @@ struct sandbox {
 
 /* What a create asks for. Strings and objects are borrowed during the call. */
 struct sandbox_request {
+	const char *sandbox_id; /* NULL: one is made */
 	const char *template;
 	const char *template_id;
 	const char *team_id;

@@ -1,0 +1,185 @@
+/* atoll-api: control plane and edge on one listener. */
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "api/edge/edge.h"
+#include "api/registry.h"
+#include "api/rest/rest.h"
+#include "api/store/store.h"
+
+#define USER             "atoll"
+#define FILES_MAX        65536
+#define NODE_CONNECTIONS 16
+#define SANDBOX_IDLE     4 /* kept connections per endpoint */
+#define SANDBOX_IDLE_MS  5000
+#define CONNECTIONS_MAX  20000
+
+struct options {
+	const char *run;
+	const char *data;
+	const char *key_file;
+	char ip[64];
+	uint16_t port;
+};
+
+void api_route(struct http_exchange *exchange, void *context)
+{
+	if (!edge_serve(context, exchange))
+		rest_route(context, exchange);
+}
+
+static int parse_listen(const char *text, struct options *options)
+{
+	const char *colon = strrchr(text, ':');
+	char *end;
+	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
+
+	if (!colon || *end || port == 0 || port > UINT16_MAX || (size_t)(colon - text) >= sizeof(options->ip))
+		return -EINVAL;
+	(void)snprintf(options->ip, sizeof(options->ip), "%.*s", (int)(colon - text), text);
+	options->port = (uint16_t)port;
+	return 0;
+}
+
+static int parse_options(int argc, char **argv, struct options *options)
+{
+	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
+		                               { "data", required_argument, NULL, 'd' },
+		                               { "listen", required_argument, NULL, 'l' },
+		                               { "key-file", required_argument, NULL, 'k' },
+		                               { 0 } };
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
+		switch (option) {
+		case 'r':
+			options->run = optarg;
+			break;
+		case 'd':
+			options->data = optarg;
+			break;
+		case 'l':
+			if (parse_listen(optarg, options) < 0)
+				return -EINVAL;
+			break;
+		case 'k':
+			options->key_file = optarg;
+			break;
+		default:
+			return -EINVAL;
+		}
+	}
+	return options->run && options->data && options->key_file && options->port ? 0 : -EINVAL;
+}
+
+/* --- the start: as root as little as possible --- */
+
+static int read_key(const char *path, char key[128], struct error *err)
+{
+	cleanup_buffer struct buffer text = { .limit = 127 };
+	int ret = file_read(path, &text, err);
+
+	if (ret < 0)
+		return error_wrap(err, "the API key");
+	(void)snprintf(key, 128, "%.*s", (int)strcspn(text.data, "\n"), text.data);
+	if (strncmp(key, "e2b_", 4) != 0 || strspn(key + 4, "0123456789abcdef") != strlen(key + 4) || !key[4])
+		return error_set(err, EINVAL, "%s holds no key of the form e2b_<hex>", path);
+	return 0;
+}
+
+/* Become the user of the service; the directory of the store is its own. */
+static int drop_privileges(const char *directory, struct error *err)
+{
+	const struct passwd *user = getpwnam(USER);
+
+	if (geteuid() != 0)
+		return 0;
+	if (!user) {
+		log_warn("there is no user '" USER "': staying root");
+		return 0;
+	}
+	if (chown(directory, user->pw_uid, user->pw_gid) < 0 || initgroups(USER, user->pw_gid) < 0 ||
+	    setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
+		return error_errno(err, errno, "become user '" USER "'");
+	return 0;
+}
+
+static int start(struct api *api, const struct options *options, struct error *err)
+{
+	struct http_server_options server = { .on_request = api_route,
+		                              .context = api,
+		                              .max_connections = CONNECTIONS_MAX };
+	const struct rlimit files = { FILES_MAX, FILES_MAX };
+	char directory[256];
+	char path[300];
+	char key[128];
+	int ret = read_key(options->key_file, key, err);
+
+	(void)setrlimit(RLIMIT_NOFILE, &files);
+	(void)snprintf(directory, sizeof(directory), "%.240s/api", options->data);
+	(void)snprintf(path, sizeof(path), "%s/atoll.db", directory);
+	umask(0077);
+	if (ret == 0)
+		ret = file_make_directories(directory, 0700, err);
+	if (ret < 0)
+		return ret;
+	api->server = http_server_new(api->loop, &server);
+	ret = api->server ? http_server_listen_tcp(api->server, options->ip, options->port, err)
+	                  : error_errno(err, ENOMEM, "start");
+	if (ret == 0)
+		ret = drop_privileges(directory, err);
+	if (ret < 0)
+		return ret;
+	api->store = store_open(path, err);
+	if (!api->store || store_ensure_key(api->store, key, err) < 0)
+		return -EIO;
+	api->registry = registry_new(api->store, err);
+	return api->registry ? 0 : -EIO;
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	log_info("signal %d: ending", number);
+	uv_stop(handle->loop);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { 0 };
+	struct api api = { .loop = uv_default_loop() };
+	static uv_signal_t signals[2];
+	struct error err = { 0 };
+
+	if (parse_options(argc, argv, &options) < 0) {
+		fputs("usage: atoll-api --run DIR --data DIR --listen IP:PORT --key-file FILE\n", stderr);
+		return 2;
+	}
+	log_init("api", LOG_LEVEL_INFO);
+	api.run = options.run;
+	api.node = http_client_new(api.loop, NODE_CONNECTIONS, SANDBOX_IDLE_MS);
+	api.upstream = http_client_new(api.loop, SANDBOX_IDLE, SANDBOX_IDLE_MS);
+	(void)signal(SIGPIPE, SIG_IGN);
+	if (!api.node || !api.upstream || start(&api, &options, &err) < 0) {
+		log_error("%s", err.message);
+		return EXIT_FAILURE;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		(void)uv_signal_init(api.loop, &signals[i]);
+		(void)uv_signal_start(&signals[i], on_signal, i ? SIGINT : SIGTERM);
+	}
+	api_reconcile(&api);
+	log_info("listening on %s:%u", options.ip, options.port);
+	(void)uv_run(api.loop, UV_RUN_DEFAULT);
+	store_close(api.store);
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,107 @@
+/* The node's word on what runs, against ours. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/registry.h"
+
+#define AGAIN_MS      10000
+#define RETRY_MS      1000  /* while the node cannot be reached */
+#define CREATING_MS   60000 /* a create that took longer was broken off */
+#define CALL_PATIENCE 120000
+
+void api_call_node(struct api *api, const char *method, const char *target, json_t *body,
+                   http_simple_fn *done, void *context)
+{
+	struct http_endpoint endpoint = { 0 };
+	cleanup_free char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+
+	json_decref(body);
+	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.90s/node.sock", api->run);
+	http_call_simple(api->node, &endpoint, method, target, text, CALL_PATIENCE, done, context);
+}
+
+/* A sandbox that the node has and we do not know to run: after a crash of ours in the middle of a create. */
+static void take_up(struct record *record, const json_t *sandbox)
+{
+	const char *vsock = json_string_value(json_object_get(sandbox, "vsock_path"));
+
+	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
+	record->end_at_ms = json_integer_value(json_object_get(sandbox, "end_at_ms"));
+	record->vcpu_count = (int)json_integer_value(json_object_get(sandbox, "vcpu_count"));
+	record->memory_mib = (int)json_integer_value(json_object_get(sandbox, "memory_mib"));
+	record->disk_mib = (int)json_integer_value(json_object_get(sandbox, "disk_mib"));
+	record->running = true;
+}
+
+static const json_t *find_in(const json_t *list, const char *id)
+{
+	size_t index;
+	json_t *sandbox;
+
+	json_array_foreach (list, index, sandbox) {
+		const char *other = json_string_value(json_object_get(sandbox, "sandbox_id"));
+
+		if (other && strcmp(other, id) == 0)
+			return sandbox;
+	}
+	return NULL;
+}
+
+static void compare(struct api *api, const json_t *list, int64_t asked_ms)
+{
+	list_for_each_safe (node, registry_all(api->registry)) {
+		struct record *record = list_entry(node, struct record, all);
+		const json_t *sandbox = find_in(list, record->id);
+		struct error err = { 0 };
+
+		/* What began after the question is not in the answer. */
+		if (record->started_at_ms > asked_ms - (record->running ? 0 : CREATING_MS))
+			continue;
+		if (!sandbox) {
+			registry_remove(api->registry, record);
+		} else if (!record->running) {
+			take_up(record, sandbox);
+			if (registry_update(api->registry, record, &err) < 0)
+				log_error("%s", err.message);
+		}
+	}
+}
+
+static void ask(uv_timer_t *timer);
+
+struct question {
+	struct api *api;
+	int64_t asked_ms;
+};
+
+static void on_answer(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct question *question = context;
+	struct api *api = question->api;
+	cleanup_json json_t *list = status == 200 ? json_loadb(data, size, 0, NULL) : NULL;
+
+	(void)err;
+	if (json_is_array(list))
+		compare(api, list, question->asked_ms);
+	free(question);
+	(void)uv_timer_start(&api->reconcile, ask, list ? AGAIN_MS : RETRY_MS, 0);
+}
+
+static void ask(uv_timer_t *timer)
+{
+	struct api *api = timer->data;
+	struct question *question = malloc(sizeof(*question));
+
+	if (!question)
+		return;
+	*question = (struct question){ api, time_wall_ms() };
+	api_call_node(api, "GET", "/v1/sandboxes", NULL, on_answer, question);
+}
+
+void api_reconcile(struct api *api)
+{
+	(void)uv_timer_init(api->loop, &api->reconcile);
+	api->reconcile.data = api;
+	ask(&api->reconcile);
+}

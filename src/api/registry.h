@@ -1,0 +1,44 @@
+/* registry: the sandboxes that live, by id; each change is in the store before it is seen. */
+#pragma once
+
+#include "api/api.h"
+
+struct record {
+	struct list bucket;
+	struct list all;
+	char id[64];
+	char team_id[64];
+	char template_id[128];
+	char alias[128];
+	char access_token[128]; /* "" = none */
+	char vsock_path[128];
+	json_t *metadata;
+	int64_t started_at_ms;
+	int64_t end_at_ms;
+	int vcpu_count;
+	int memory_mib;
+	int disk_mib;
+	bool running; /* false: the node was asked and has not answered */
+};
+
+/* Made from what the store holds. NULL with `err`. */
+struct registry *registry_new(struct store *store, struct error *err);
+void registry_free(struct registry *registry);
+
+/* Add a record (heap; taken on success). 0 or -errno with `err`. */
+int registry_add(struct registry *registry, struct record *record, struct error *err);
+
+/* Write a changed record to the store. */
+int registry_update(struct registry *registry, struct record *record, struct error *err);
+
+/* Forget one, and free it. */
+void registry_remove(struct registry *registry, struct record *record);
+
+/* By id, whatever its state. NULL: none. */
+struct record *registry_find(struct registry *registry, const char *id);
+
+/* All, newest first or not: the caller sorts. Walk with list_for_each and list_entry(node, struct record,
+ * all). */
+struct list *registry_all(struct registry *registry);
+
+void record_free(struct record *record);

@@ -1,0 +1,215 @@
+#include "api/rest/rest.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/store/store.h"
+
+#define BODY_LIMIT (1024 * 1024)
+
+/* '*' stands for one segment. "/v2" before a path is a newer version of the same. */
+static const struct route {
+	const char *method;
+	const char *path;
+	void (*handle)(struct rest_call *call);
+} routes[] = {
+	{ "POST", "/sandboxes", sandboxes_create },
+	{ "GET", "/sandboxes", sandboxes_list },
+	{ "GET", "/sandboxes/metrics", rest_not_yet },
+	{ "GET", "/sandboxes/*", sandboxes_get },
+	{ "DELETE", "/sandboxes/*", sandboxes_kill },
+	{ "POST", "/sandboxes/*/timeout", sandboxes_set_timeout },
+	{ "POST", "/sandboxes/*/refreshes", sandboxes_refresh },
+	{ "POST", "/sandboxes/*/connect", sandboxes_connect },
+	{ "GET", "/sandboxes/*/metrics", rest_not_yet },
+	{ "GET", "/sandboxes/*/logs", rest_not_yet },
+	{ "POST", "/sandboxes/*/pause", rest_not_yet },
+	{ "POST", "/sandboxes/*/resume", rest_not_yet },
+	{ "POST", "/sandboxes/*/snapshots", rest_not_yet },
+	{ "POST", "/sandboxes/*/fork", rest_not_yet },
+	{ "PUT", "/sandboxes/*/network", rest_not_yet },
+	{ "GET", "/snapshots", rest_not_yet },
+	{ "GET", "/templates", templates_list },
+	{ "GET", "/templates/aliases/*", templates_get_alias },
+	{ "GET", "/teams", teams_list },
+};
+
+/* --- ending --- */
+
+static void call_free(struct rest_call *call)
+{
+	if (call->exchange)
+		http_exchange_on_close(call->exchange, NULL, NULL);
+	json_decref(call->body);
+	free(call);
+}
+
+void rest_reply(struct rest_call *call, int status, json_t *json)
+{
+	struct http_exchange *exchange = call->exchange;
+
+	call_free(call);
+	if (exchange)
+		http_reply_json(exchange, status, json);
+	else
+		json_decref(json);
+}
+
+void rest_reply_empty(struct rest_call *call, int status)
+{
+	struct http_exchange *exchange = call->exchange;
+
+	call_free(call);
+	if (exchange)
+		http_reply_empty(exchange, status);
+}
+
+void rest_fail(struct rest_call *call, int status, const char *format, ...)
+{
+	char message[ERROR_MESSAGE_SIZE];
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(message, sizeof(message), format, arguments);
+	va_end(arguments);
+	rest_reply(call, status, json_pack("{s:i,s:s}", "code", status, "message", message));
+}
+
+void rest_fail_node(struct rest_call *call, int status, const char *data, size_t size,
+                    const struct error *err)
+{
+	cleanup_json json_t *answer = size ? json_loadb(data, size, 0, NULL) : NULL;
+	const char *message = json_string_value(json_object_get(answer, "message"));
+
+	if (status == 0) {
+		log_error("node: %s", err->message);
+		rest_fail(call, 503, "the node cannot be reached");
+	} else {
+		rest_fail(call, status, "%s", message ? message : "the node failed");
+	}
+}
+
+void rest_not_yet(struct rest_call *call)
+{
+	rest_fail(call, 501, "this endpoint is not built yet");
+}
+
+struct record *rest_find_sandbox(struct rest_call *call)
+{
+	struct record *record;
+
+	/* "ID-clientid" is an old form of the id. */
+	call->id[strcspn(call->id, "-")] = '\0';
+	record = registry_find(call->api->registry, call->id);
+	if (record && record->running && strcmp(record->team_id, call->team_id) == 0 &&
+	    record->end_at_ms > time_wall_ms())
+		return record;
+	rest_fail(call, 404, "Sandbox \"%s\" doesn't exist or you don't have access to it", call->id);
+	return NULL;
+}
+
+/* --- beginning --- */
+
+/* Match a path against a route's; the segment under '*' goes to `id`. */
+static bool path_matches(const char *pattern, const char *path, char id[128])
+{
+	while (*pattern && *path) {
+		if (*pattern == '*') {
+			size_t size = strcspn(path, "/");
+
+			if (size == 0 || size >= 128)
+				return false;
+			(void)snprintf(id, 128, "%.*s", (int)size, path);
+			path += size;
+			pattern++;
+		} else if (*pattern++ != *path++) {
+			return false;
+		}
+	}
+	return !*pattern && !*path;
+}
+
+static const struct route *find_route(const struct http_exchange *exchange, struct rest_call *call,
+                                      bool *ret_known)
+{
+	const char *path = http_request_path(exchange);
+
+	*ret_known = false;
+	call->version2 = strncmp(path, "/v2/", 4) == 0;
+	if (call->version2)
+		path += 3;
+	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
+		if (!path_matches(routes[i].path, path, call->id))
+			continue;
+		*ret_known = true;
+		if (strcmp(routes[i].method, http_request_method(exchange)) == 0)
+			return &routes[i];
+	}
+	return NULL;
+}
+
+static bool authenticate(struct rest_call *call)
+{
+	const char *key = http_request_header(call->exchange, "X-API-KEY");
+	int ret = key ? store_team_of_key(call->api->store, key, call->team_id) : -ENOENT;
+
+	if (!key)
+		rest_fail(call, 401, "Missing API key: send it in the X-API-KEY header");
+	else if (ret == -ENOENT)
+		rest_fail(call, 401, "Invalid API key");
+	else if (ret < 0)
+		rest_fail(call, 500, "the key cannot be checked");
+	return ret == 0;
+}
+
+static void on_gone(struct http_exchange *exchange, void *context)
+{
+	struct rest_call *call = context;
+
+	(void)exchange;
+	call->exchange = NULL;
+}
+
+static void on_body(struct http_exchange *exchange, const char *data, size_t size, void *context)
+{
+	struct rest_call *call = calloc(1, sizeof(*call));
+	struct error err = { 0 };
+	const struct route *route;
+	bool known;
+
+	if (!call) {
+		http_reply_error(exchange, 500, "out of memory");
+		return;
+	}
+	call->api = context;
+	call->exchange = exchange;
+	http_exchange_on_close(exchange, on_gone, call);
+	route = find_route(exchange, call, &known);
+	if (!route) {
+		rest_fail(call, known ? 405 : 404,
+		          known ? "this method is not allowed here" : "no such endpoint");
+		return;
+	}
+	if (!authenticate(call))
+		return;
+	if (size && json_parse_object(data, size, &call->body, &err) < 0) {
+		rest_fail(call, 400, "Error parsing the request: %s", err.message);
+		return;
+	}
+	if (!call->body)
+		call->body = json_object();
+	route->handle(call);
+}
+
+void rest_route(struct api *api, struct http_exchange *exchange)
+{
+	const char *path = http_request_path(exchange);
+
+	if (strcmp(path, "/health") == 0)
+		http_reply(exchange, 200, "text/plain", "Health check successful", 23);
+	else
+		http_request_collect(exchange, BODY_LIMIT, on_body, api);
+}

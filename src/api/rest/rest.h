@@ -1,0 +1,50 @@
+/*
+ * rest: the REST API. Opens the folder.
+ *
+ * A request becomes a rest_call; its handler replies now or after the node has answered. The client may be
+ * gone by then: replying is always allowed, and always ends the call.
+ */
+#pragma once
+
+#include "api/api.h"
+#include "api/registry.h"
+
+struct rest_call {
+	struct api *api;
+	struct http_exchange *exchange; /* NULL: the client is gone */
+	char team_id[64];
+	char id[128];        /* what stands for the '*' in the route's path */
+	json_t *body;        /* an object, never NULL */
+	bool version2;       /* the path began with /v2 */
+	char sandbox_id[64]; /* of a create that goes on */
+	int64_t number;      /* a handler's own */
+};
+
+/* Serve a request. */
+void rest_route(struct api *api, struct http_exchange *exchange);
+
+/* Each ends the call. `json` is taken. */
+void rest_reply(struct rest_call *call, int status, json_t *json);
+void rest_reply_empty(struct rest_call *call, int status);
+void rest_fail(struct rest_call *call, int status, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+
+/* The node's answer was not what was hoped for: pass on its reason, or say that it cannot be reached. */
+void rest_fail_node(struct rest_call *call, int status, const char *data, size_t size,
+                    const struct error *err);
+
+/* The caller's sandbox by the call's id; NULL: the call has been answered with 404. */
+struct record *rest_find_sandbox(struct rest_call *call);
+
+/* Handlers, by subject. */
+void sandboxes_create(struct rest_call *call);
+void sandboxes_list(struct rest_call *call);
+void sandboxes_get(struct rest_call *call);
+void sandboxes_kill(struct rest_call *call);
+void sandboxes_set_timeout(struct rest_call *call);
+void sandboxes_refresh(struct rest_call *call);
+void sandboxes_connect(struct rest_call *call);
+void templates_list(struct rest_call *call);
+void templates_get_alias(struct rest_call *call);
+void teams_list(struct rest_call *call);
+void rest_not_yet(struct rest_call *call);

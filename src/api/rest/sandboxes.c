@@ -1,0 +1,505 @@
+/* /sandboxes: create, look, kill, move the end. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/rest/rest.h"
+
+#define TIMEOUT_V1     15 /* seconds, when the request names none */
+#define TIMEOUT_V2     300
+#define REFRESH_MIN    15
+#define REFRESH_MAX    3600
+#define LIST_LIMIT_MAX 100
+#define TOKEN_BYTES    32
+
+/* --- what clients are told --- */
+
+static json_t *sandbox_answer(const struct record *record)
+{
+	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:n}", "templateID", record->template_id, "sandboxID",
+	                         record->id, "clientID", "local", "envdVersion", API_ENVD_VERSION, "domain");
+
+	if (record->alias[0])
+		(void)json_object_set_new(json, "alias", json_string(record->alias));
+	if (record->access_token[0])
+		(void)json_object_set_new(json, "envdAccessToken", json_string(record->access_token));
+	return json;
+}
+
+static json_t *sandbox_entry(const struct record *record)
+{
+	char started[TIME_RFC3339_SIZE];
+	char end[TIME_RFC3339_SIZE];
+	json_t *json;
+
+	json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:O,s:s,s:s}", "templateID", record->template_id,
+	                 "sandboxID", record->id, "clientID", "local", "startedAt",
+	                 time_format_rfc3339(record->started_at_ms, started), "endAt",
+	                 time_format_rfc3339(record->end_at_ms, end), "cpuCount", record->vcpu_count,
+	                 "memoryMB", record->memory_mib, "diskSizeMB", record->disk_mib, "metadata",
+	                 record->metadata, "state", "running", "envdVersion", API_ENVD_VERSION);
+	if (record->alias[0])
+		(void)json_object_set_new(json, "alias", json_string(record->alias));
+	return json;
+}
+
+/* --- create --- */
+
+struct create_request {
+	char template[128];
+	int64_t timeout;
+	bool secure;
+	json_t *metadata;
+	json_t *env_vars;
+};
+
+/* "name", "namespace/name", with ":default"; lower case. */
+static int read_template(const char *text, char name[128], struct error *err)
+{
+	const char *slash = strchr(text, '/');
+	size_t size;
+
+	if (slash)
+		text = slash + 1;
+	size = strcspn(text, ":");
+	if (size == 0 || size >= 128 ||
+	    strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") < size)
+		return error_set(err, EINVAL, "Invalid template reference: %s", text);
+	for (size_t i = 0; i < size; i++)
+		name[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
+	name[size] = '\0';
+	if (text[size] == ':' && strcmp(text + size, ":default") != 0)
+		return error_set(err, ENOENT, "tag '%s' does not exist for template '%s'", text + size + 1,
+		                 name);
+	return 0;
+}
+
+static int check_timeout(int64_t timeout, struct error *err)
+{
+	if (timeout > API_TIMEOUT_MAX)
+		return error_set(err, EINVAL, "Timeout cannot be greater than %d hours",
+		                 API_TIMEOUT_MAX / 3600);
+	return 0;
+}
+
+/* What cannot be given yet must not be promised. */
+static int refuse_unbuilt(const json_t *body, struct error *err)
+{
+	json_t *resume = json_object_get(body, "autoResume");
+
+	if (json_is_true(json_object_get(body, "autoPause")))
+		return error_set(err, ENOTSUP, "autoPause is not supported yet");
+	if (json_is_true(json_object_get(resume, "enabled")))
+		return error_set(err, ENOTSUP, "autoResume is not supported yet");
+	if (json_array_size(json_object_get(body, "volumeMounts")))
+		return error_set(err, ENOTSUP, "volumes are not supported yet");
+	if (json_object_size(json_object_get(body, "mcp")))
+		return error_set(err, ENOTSUP, "mcp is not supported yet");
+	return 0;
+}
+
+static int read_create(const struct rest_call *call, struct create_request *request, struct error *err)
+{
+	const char *template = NULL;
+	int ret = json_read_string(call->body, "templateID", JSON_REQUIRED, &template, err);
+
+	request->timeout = call->version2 ? TIMEOUT_V2 : TIMEOUT_V1;
+	request->secure = call->version2;
+	if (ret == 0)
+		ret = json_read_integer(call->body, "timeout", JSON_OPTIONAL, INT32_MIN, INT32_MAX,
+		                        &request->timeout, err);
+	if (ret == 0 && !call->version2)
+		ret = json_read_bool(call->body, "secure", JSON_OPTIONAL, &request->secure, err);
+	if (ret == 0)
+		ret = json_read_string_map(call->body, "metadata", JSON_OPTIONAL, &request->metadata, err);
+	if (ret == 0)
+		ret = json_read_string_map(call->body, "envVars", JSON_OPTIONAL, &request->env_vars, err);
+	if (ret == 0)
+		ret = refuse_unbuilt(call->body, err);
+	if (ret == 0 && request->timeout <= 0)
+		ret = error_set(err, EINVAL, "Timeout must be greater than 0");
+	if (ret == 0)
+		ret = check_timeout(request->timeout, err);
+	return ret < 0 ? ret : read_template(template, request->template, err);
+}
+
+static void take_answer(struct record *record, const json_t *answer)
+{
+	const char *vsock = json_string_value(json_object_get(answer, "vsock_path"));
+
+	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
+	record->started_at_ms = json_integer_value(json_object_get(answer, "started_at_ms"));
+	record->vcpu_count = (int)json_integer_value(json_object_get(answer, "vcpu_count"));
+	record->memory_mib = (int)json_integer_value(json_object_get(answer, "memory_mib"));
+	record->disk_mib = (int)json_integer_value(json_object_get(answer, "disk_mib"));
+	record->running = true;
+}
+
+static void on_created(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct rest_call *call = context;
+	struct record *record = registry_find(call->api->registry, call->sandbox_id);
+	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
+	struct error failure = { 0 };
+
+	if (!answer || !record) {
+		if (record)
+			registry_remove(call->api->registry, record);
+		rest_fail_node(call, status, data, size, err);
+		return;
+	}
+	take_answer(record, answer);
+	if (registry_update(call->api->registry, record, &failure) < 0)
+		log_error("%s", failure.message);
+	rest_reply(call, 201, sandbox_answer(record));
+}
+
+static struct record *new_record(const struct rest_call *call, const struct create_request *request)
+{
+	struct record *record = calloc(1, sizeof(*record));
+
+	if (!record)
+		return NULL;
+	record->id[0] = 'i';
+	random_id(record->id + 1, 19);
+	(void)snprintf(record->team_id, sizeof(record->team_id), "%s", call->team_id);
+	(void)snprintf(record->template_id, sizeof(record->template_id), "%s", request->template);
+	(void)snprintf(record->alias, sizeof(record->alias), "%s", request->template);
+	if (request->secure)
+		random_hex(record->access_token, TOKEN_BYTES);
+	record->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
+	record->started_at_ms = time_wall_ms();
+	record->end_at_ms = record->started_at_ms + request->timeout * 1000;
+	return record;
+}
+
+static json_t *node_request(const struct record *record, const struct create_request *request)
+{
+	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O}", "sandbox_id", record->id, "template",
+	                         request->template, "template_id", record->template_id, "team_id",
+	                         record->team_id, "alias", record->alias, "end_at_ms",
+	                         (json_int_t)record->end_at_ms, "metadata", record->metadata);
+
+	if (record->access_token[0])
+		(void)json_object_set_new(json, "access_token", json_string(record->access_token));
+	if (request->env_vars)
+		(void)json_object_set(json, "env_vars", request->env_vars);
+	return json;
+}
+
+/* The record is there before the node is asked: after a crash of ours the sandbox is still known to belong to
+ * someone. */
+void sandboxes_create(struct rest_call *call)
+{
+	struct create_request request = { 0 };
+	struct error err = { 0 };
+	struct record *record;
+
+	if (read_create(call, &request, &err) < 0) {
+		rest_fail(call,
+		          err.code == ENOENT    ? 404
+		          : err.code == ENOTSUP ? 501
+		                                : 400,
+		          "%s", err.message);
+		return;
+	}
+	record = new_record(call, &request);
+	if (!record || registry_add(call->api->registry, record, &err) < 0) {
+		record_free(record);
+		rest_fail(call, 500, "%s", err.code ? err.message : "out of memory");
+		return;
+	}
+	(void)snprintf(call->sandbox_id, sizeof(call->sandbox_id), "%s", record->id);
+	api_call_node(call->api, "POST", "/v1/sandboxes", node_request(record, &request), on_created, call);
+}
+
+/* --- list --- */
+
+/*
+ * Metadata comes encoded twice: after the query's own decoding it is decoded once as a whole, split, and each
+ * part decoded again.
+ */
+static int read_metadata(const char *text, json_t *wanted)
+{
+	cleanup_buffer struct buffer whole = BUFFER_INIT;
+	char *save = NULL;
+
+	if (percent_decode(&whole, text, strlen(text), 0) < 0)
+		return -EINVAL;
+	for (char *pair = strtok_r(whole.data, "&", &save); pair; pair = strtok_r(NULL, "&", &save)) {
+		cleanup_buffer struct buffer key = BUFFER_INIT;
+		cleanup_buffer struct buffer value = BUFFER_INIT;
+		char *equals = strchr(pair, '=');
+
+		if (!equals || strchr(equals + 1, '=') ||
+		    percent_decode(&key, pair, (size_t)(equals - pair), 0) < 0 ||
+		    percent_decode(&value, equals + 1, strlen(equals + 1), 0) < 0)
+			return -EINVAL;
+		(void)json_object_set_new(wanted, key.data ? key.data : "",
+		                          json_string(value.data ? value.data : ""));
+	}
+	return 0;
+}
+
+static bool has_metadata(const struct record *record, const json_t *wanted)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach ((json_t *)(uintptr_t)wanted, key, value)
+		if (!json_equal(json_object_get(record->metadata, key), value))
+			return false;
+	return true;
+}
+
+/* Newest first; equal times by id. */
+static int by_start(const void *a, const void *b)
+{
+	const struct record *left = *(const struct record *const *)a;
+	const struct record *right = *(const struct record *const *)b;
+
+	if (left->started_at_ms != right->started_at_ms)
+		return left->started_at_ms < right->started_at_ms ? 1 : -1;
+	return strcmp(left->id, right->id);
+}
+
+struct list_request {
+	json_t *metadata;
+	long limit;
+	const char *after; /* id of the last one of the page before, or NULL */
+	bool running;      /* running ones are wanted */
+};
+
+static int read_list(struct rest_call *call, struct list_request *request, struct error *err)
+{
+	const char *metadata = http_request_query(call->exchange, "metadata");
+	const char *limit = http_request_query(call->exchange, "limit");
+	const char *state = http_request_query(call->exchange, "state");
+	char *end = NULL;
+
+	request->metadata = json_object();
+	request->limit = limit ? strtol(limit, &end, 10) : LIST_LIMIT_MAX;
+	request->after = http_request_query(call->exchange, "nextToken");
+	request->running = !state || strstr(state, "running");
+	if (limit && (*end || request->limit < 1 || request->limit > LIST_LIMIT_MAX))
+		return error_set(err, EINVAL, "limit must be between 1 and %d", LIST_LIMIT_MAX);
+	if (metadata && read_metadata(metadata, request->metadata) < 0)
+		return error_set(err, EINVAL, "Error parsing metadata: '%s'", metadata);
+	return 0;
+}
+
+static struct record **collect(struct rest_call *call, const struct list_request *request, size_t *ret_count)
+{
+	struct list *all = registry_all(call->api->registry);
+	struct record **found;
+	size_t count = 0;
+
+	list_for_each (node, all)
+		count++;
+	found = calloc(count + 1, sizeof(struct record *));
+	count = 0;
+	list_for_each (node, all) {
+		struct record *record = list_entry(node, struct record, all);
+
+		if (found && request->running && record->running && record->end_at_ms > time_wall_ms() &&
+		    strcmp(record->team_id, call->team_id) == 0 && has_metadata(record, request->metadata))
+			found[count++] = record;
+	}
+	if (found)
+		qsort(found, count, sizeof(struct record *), by_start);
+	*ret_count = count;
+	return found;
+}
+
+static void reply_page(struct rest_call *call, const struct list_request *request)
+{
+	size_t count;
+	size_t first = 0;
+	cleanup_free struct record **found = collect(call, request, &count);
+	json_t *page = json_array();
+	char total[24];
+
+	for (size_t i = 0; request->after && i < count; i++)
+		if (strcmp(found[i]->id, request->after) == 0)
+			first = i + 1;
+	for (size_t i = first; i < count && i < first + (size_t)request->limit; i++)
+		(void)json_array_append_new(page, sandbox_entry(found[i]));
+	if (first + (size_t)request->limit < count)
+		http_reply_header(call->exchange, "X-Next-Token",
+		                  found[first + (size_t)request->limit - 1]->id);
+	(void)snprintf(total, sizeof(total), "%zu", count);
+	http_reply_header(call->exchange, "X-Total-Running", total);
+	rest_reply(call, 200, page);
+}
+
+void sandboxes_list(struct rest_call *call)
+{
+	struct list_request request = { 0 };
+	struct error err = { 0 };
+
+	if (read_list(call, &request, &err) < 0)
+		rest_fail(call, 400, "%s", err.message);
+	else
+		reply_page(call, &request);
+	json_decref(request.metadata);
+}
+
+void sandboxes_get(struct rest_call *call)
+{
+	struct record *record = rest_find_sandbox(call);
+	json_t *json;
+
+	if (!record)
+		return;
+	json = sandbox_entry(record);
+	(void)json_object_set_new(json, "domain", json_null());
+	(void)json_object_set_new(json, "lifecycle",
+	                          json_pack("{s:b,s:s}", "autoResume", 0, "onTimeout", "kill"));
+	if (record->access_token[0])
+		(void)json_object_set_new(json, "envdAccessToken", json_string(record->access_token));
+	rest_reply(call, 200, json);
+}
+
+/* --- kill --- */
+
+static void on_killed(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct rest_call *call = context;
+	struct record *record = registry_find(call->api->registry, call->id);
+
+	if (status != 204 && status != 404) {
+		rest_fail_node(call, status, data, size, err);
+		return;
+	}
+	if (record)
+		registry_remove(call->api->registry, record);
+	rest_reply_empty(call, 204);
+}
+
+void sandboxes_kill(struct rest_call *call)
+{
+	char target[160];
+
+	if (!rest_find_sandbox(call))
+		return;
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s", call->id);
+	api_call_node(call->api, "DELETE", target, NULL, on_killed, call);
+}
+
+/* --- the end --- */
+
+typedef void answer_fn(struct rest_call *call, const struct record *record);
+
+static void answer_nothing(struct rest_call *call, const struct record *record)
+{
+	(void)record;
+	rest_reply_empty(call, 204);
+}
+
+static void answer_sandbox(struct rest_call *call, const struct record *record)
+{
+	rest_reply(call, 200, sandbox_answer(record));
+}
+
+static void finish_end(int status, const char *data, size_t size, const struct error *err,
+                       struct rest_call *call, answer_fn *answer)
+{
+	struct record *record = registry_find(call->api->registry, call->id);
+	struct error failure = { 0 };
+
+	if (status != 204 || !record) {
+		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
+		return;
+	}
+	record->end_at_ms = call->number;
+	if (registry_update(call->api->registry, record, &failure) < 0)
+		log_error("%s", failure.message);
+	answer(call, record);
+}
+
+static void on_end_set(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	finish_end(status, data, size, err, context, answer_nothing);
+}
+
+static void on_connect_end_set(int status, const char *data, size_t size, const struct error *err,
+                               void *context)
+{
+	finish_end(status, data, size, err, context, answer_sandbox);
+}
+
+static void set_end(struct rest_call *call, int64_t end_at_ms, http_simple_fn *done)
+{
+	char target[160];
+
+	call->number = end_at_ms;
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/deadline", call->id);
+	api_call_node(call->api, "PUT", target, json_pack("{s:I}", "end_at_ms", (json_int_t)end_at_ms), done,
+	              call);
+}
+
+/* The timeout of a body, in seconds. False: the call has been answered. */
+static bool read_timeout(struct rest_call *call, const char *key, enum json_need need, int64_t fallback,
+                         int64_t *ret)
+{
+	struct error err = { 0 };
+
+	*ret = fallback;
+	if (json_read_integer(call->body, key, need, 0, INT32_MAX, ret, &err) < 0 ||
+	    check_timeout(*ret, &err) < 0) {
+		rest_fail(call, 400, "%s", err.message);
+		return false;
+	}
+	return true;
+}
+
+void sandboxes_set_timeout(struct rest_call *call)
+{
+	int64_t timeout;
+
+	if (read_timeout(call, "timeout", JSON_REQUIRED, 0, &timeout) && rest_find_sandbox(call))
+		set_end(call, time_wall_ms() + timeout * 1000, on_end_set);
+}
+
+void sandboxes_refresh(struct rest_call *call)
+{
+	struct record *record;
+	int64_t duration;
+	int64_t end;
+
+	if (!read_timeout(call, "duration", JSON_OPTIONAL, REFRESH_MIN, &duration))
+		return;
+	if (duration > REFRESH_MAX) {
+		rest_fail(call, 400, "duration cannot be greater than %d seconds", REFRESH_MAX);
+		return;
+	}
+	record = rest_find_sandbox(call);
+	if (!record)
+		return;
+	end = time_wall_ms() + (duration < REFRESH_MIN ? REFRESH_MIN : duration) * 1000;
+	if (end <= record->end_at_ms)
+		rest_reply_empty(call, 204);
+	else
+		set_end(call, end, on_end_set);
+}
+
+/* Only ever extends. */
+void sandboxes_connect(struct rest_call *call)
+{
+	struct record *record;
+	int64_t timeout;
+	int64_t end;
+
+	if (!read_timeout(call, "timeout", call->version2 ? JSON_OPTIONAL : JSON_REQUIRED, TIMEOUT_V2,
+	                  &timeout))
+		return;
+	record = rest_find_sandbox(call);
+	if (!record)
+		return;
+	end = time_wall_ms() + timeout * 1000;
+	if (end <= record->end_at_ms)
+		rest_reply(call, 200, sandbox_answer(record));
+	else
+		set_end(call, end, on_connect_end_set);
+}

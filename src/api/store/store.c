@@ -1,0 +1,271 @@
+#include "api/store/store.h"
+
+#include <errno.h>
+#include <nettle/sha2.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HASH_SIZE (SHA256_DIGEST_SIZE * 2 + 1)
+
+/* One per version; never changed once released, only added to. */
+static const char *const migrations[] = {
+	"CREATE TABLE teams (id TEXT PRIMARY KEY, name TEXT NOT NULL) STRICT;"
+	"CREATE TABLE api_keys (hash TEXT PRIMARY KEY, team_id TEXT NOT NULL REFERENCES teams(id), name TEXT "
+	"NOT NULL,"
+	" created_at_ms INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE sandboxes (id TEXT PRIMARY KEY, team_id TEXT NOT NULL, template_id TEXT NOT NULL, "
+	"alias TEXT NOT NULL,"
+	" access_token TEXT NOT NULL, vsock_path TEXT NOT NULL, metadata TEXT NOT NULL, started_at_ms "
+	"INTEGER NOT NULL,"
+	" end_at_ms INTEGER NOT NULL, vcpu_count INTEGER NOT NULL, memory_mib INTEGER NOT NULL, disk_mib "
+	"INTEGER NOT NULL,"
+	" running INTEGER NOT NULL) STRICT;",
+};
+
+enum statement {
+	TEAM_OF_KEY,
+	TEAM_NAME,
+	PUT_SANDBOX,
+	DELETE_SANDBOX,
+	STATEMENTS,
+};
+
+static const char *const statements[] = {
+	[TEAM_OF_KEY] = "SELECT team_id FROM api_keys WHERE hash = ?1",
+	[TEAM_NAME] = "SELECT name FROM teams WHERE id = ?1",
+	[PUT_SANDBOX] =
+	        "INSERT INTO sandboxes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+	        " ON CONFLICT (id) DO UPDATE SET vsock_path = excluded.vsock_path, end_at_ms = "
+	        "excluded.end_at_ms,"
+	        " started_at_ms = excluded.started_at_ms, vcpu_count = excluded.vcpu_count,"
+	        " memory_mib = excluded.memory_mib, disk_mib = excluded.disk_mib, running = excluded.running",
+	[DELETE_SANDBOX] = "DELETE FROM sandboxes WHERE id = ?1",
+};
+
+struct store {
+	sqlite3 *db;
+	sqlite3_stmt *prepared[STATEMENTS];
+};
+
+static int fail(struct store *store, struct error *err, const char *what)
+{
+	return error_set(err, EIO, "%s: %s", what, sqlite3_errmsg(store->db));
+}
+
+/* --- opening --- */
+
+static int migrate(struct store *store, struct error *err)
+{
+	sqlite3_stmt *query = NULL;
+	int version = 0;
+	int latest = (int)ARRAY_SIZE(migrations);
+
+	if (sqlite3_prepare_v2(store->db, "PRAGMA user_version", -1, &query, NULL) == SQLITE_OK &&
+	    sqlite3_step(query) == SQLITE_ROW)
+		version = sqlite3_column_int(query, 0);
+	(void)sqlite3_finalize(query);
+	if (version > latest)
+		return error_set(err, EINVAL, "the database has version %d; this program knows %d", version,
+		                 latest);
+	for (; version < latest; version++) {
+		char done[64];
+
+		(void)snprintf(done, sizeof(done), "PRAGMA user_version = %d; COMMIT", version + 1);
+		if (sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
+		    sqlite3_exec(store->db, migrations[version], NULL, NULL, NULL) != SQLITE_OK ||
+		    sqlite3_exec(store->db, done, NULL, NULL, NULL) != SQLITE_OK)
+			return fail(store, err, "bring the database up to date");
+	}
+	return 0;
+}
+
+struct store *store_open(const char *path, struct error *err)
+{
+	struct store *store = calloc(1, sizeof(*store));
+	int ret = -EIO;
+
+	if (!store) {
+		error_errno(err, ENOMEM, "open %s", path);
+		return NULL;
+	}
+	if (sqlite3_open(path, &store->db) != SQLITE_OK ||
+	    sqlite3_exec(store->db,
+	                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON",
+	                 NULL, NULL, NULL) != SQLITE_OK)
+		fail(store, err, path);
+	else
+		ret = migrate(store, err);
+	for (int i = 0; ret == 0 && i < STATEMENTS; i++)
+		if (sqlite3_prepare_v3(store->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT,
+		                       &store->prepared[i], NULL) != SQLITE_OK)
+			ret = fail(store, err, "prepare a statement");
+	if (ret < 0) {
+		store_close(store);
+		return NULL;
+	}
+	return store;
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+	for (int i = 0; i < STATEMENTS; i++)
+		(void)sqlite3_finalize(store->prepared[i]);
+	(void)sqlite3_close(store->db);
+	free(store);
+}
+
+/* --- keys and teams --- */
+
+static void hash_key(const char *key, char hash[HASH_SIZE])
+{
+	unsigned char digest[SHA256_DIGEST_SIZE];
+	struct sha256_ctx sha;
+
+	sha256_init(&sha);
+	sha256_update(&sha, strlen(key), (const uint8_t *)key);
+	sha256_digest(&sha, sizeof(digest), digest);
+	for (size_t i = 0; i < sizeof(digest); i++)
+		(void)snprintf(hash + 2 * i, 3, "%02x", digest[i]);
+}
+
+int store_ensure_key(struct store *store, const char *key, struct error *err)
+{
+	char hash[HASH_SIZE];
+	char *sql;
+	int code;
+
+	hash_key(key, hash);
+	sql = sqlite3_mprintf("BEGIN IMMEDIATE;"
+	                      "INSERT OR IGNORE INTO teams VALUES ('default', 'Default');"
+	                      "INSERT OR IGNORE INTO api_keys VALUES (%Q, 'default', 'first', %lld); COMMIT",
+	                      hash, (long long)time_wall_ms());
+	code = sql ? sqlite3_exec(store->db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
+	sqlite3_free(sql);
+	return code == SQLITE_OK ? 0 : fail(store, err, "store the key");
+}
+
+/* The one text that a statement with one text parameter yields. */
+static int select_text(struct store *store, enum statement which, const char *parameter, char *text,
+                       size_t size)
+{
+	sqlite3_stmt *statement = store->prepared[which];
+	int ret = -EIO;
+	int code;
+
+	(void)sqlite3_bind_text(statement, 1, parameter, -1, SQLITE_STATIC);
+	code = sqlite3_step(statement);
+	if (code == SQLITE_ROW) {
+		(void)snprintf(text, size, "%s", (const char *)sqlite3_column_text(statement, 0));
+		ret = 0;
+	} else if (code == SQLITE_DONE) {
+		ret = -ENOENT;
+	}
+	(void)sqlite3_reset(statement);
+	return ret;
+}
+
+int store_team_of_key(struct store *store, const char *key, char team_id[64])
+{
+	char hash[HASH_SIZE];
+
+	hash_key(key, hash);
+	return select_text(store, TEAM_OF_KEY, hash, team_id, 64);
+}
+
+int store_team_name(struct store *store, const char *team_id, char name[128])
+{
+	return select_text(store, TEAM_NAME, team_id, name, 128);
+}
+
+/* --- sandboxes --- */
+
+int store_put_sandbox(struct store *store, const struct record *record, struct error *err)
+{
+	sqlite3_stmt *statement = store->prepared[PUT_SANDBOX];
+	cleanup_free char *metadata = json_dumps(record->metadata, JSON_COMPACT);
+	const char *const texts[] = { record->id,    record->team_id,      record->template_id,
+		                      record->alias, record->access_token, record->vsock_path,
+		                      metadata };
+	const int64_t numbers[] = { record->started_at_ms, record->end_at_ms, record->vcpu_count,
+		                    record->memory_mib,    record->disk_mib,  record->running };
+	int index = 1;
+	int code;
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		(void)sqlite3_bind_text(statement, index++, texts[i], -1, SQLITE_STATIC);
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+		(void)sqlite3_bind_int64(statement, index++, numbers[i]);
+	code = sqlite3_step(statement);
+	(void)sqlite3_reset(statement);
+	(void)sqlite3_clear_bindings(statement);
+	return code == SQLITE_DONE ? 0 : fail(store, err, "store the sandbox");
+}
+
+int store_delete_sandbox(struct store *store, const char *id, struct error *err)
+{
+	sqlite3_stmt *statement = store->prepared[DELETE_SANDBOX];
+	int code;
+
+	(void)sqlite3_bind_text(statement, 1, id, -1, SQLITE_STATIC);
+	code = sqlite3_step(statement);
+	(void)sqlite3_reset(statement);
+	return code == SQLITE_DONE ? 0 : fail(store, err, "forget the sandbox");
+}
+
+static struct record *read_row(sqlite3_stmt *query)
+{
+	struct record *record = calloc(1, sizeof(*record));
+	const struct {
+		char *to;
+		size_t size;
+	} texts[] = {
+		{ record->id, sizeof(record->id) },
+		{ record->team_id, sizeof(record->team_id) },
+		{ record->template_id, sizeof(record->template_id) },
+		{ record->alias, sizeof(record->alias) },
+		{ record->access_token, sizeof(record->access_token) },
+		{ record->vsock_path, sizeof(record->vsock_path) },
+	};
+
+	if (!record)
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		(void)snprintf(texts[i].to, texts[i].size, "%s",
+		               (const char *)sqlite3_column_text(query, (int)i));
+	record->metadata = json_loads((const char *)sqlite3_column_text(query, 6), 0, NULL);
+	if (!record->metadata)
+		record->metadata = json_object();
+	record->started_at_ms = sqlite3_column_int64(query, 7);
+	record->end_at_ms = sqlite3_column_int64(query, 8);
+	record->vcpu_count = sqlite3_column_int(query, 9);
+	record->memory_mib = sqlite3_column_int(query, 10);
+	record->disk_mib = sqlite3_column_int(query, 11);
+	record->running = sqlite3_column_int(query, 12);
+	return record;
+}
+
+int store_load_sandboxes(struct store *store, void (*take)(void *context, struct record *record),
+                         void *context, struct error *err)
+{
+	sqlite3_stmt *query = NULL;
+	int code = sqlite3_prepare_v2(store->db, "SELECT * FROM sandboxes", -1, &query, NULL);
+
+	while (code == SQLITE_OK || code == SQLITE_ROW) {
+		struct record *record;
+
+		code = sqlite3_step(query);
+		if (code != SQLITE_ROW)
+			break;
+		record = read_row(query);
+		if (!record)
+			code = SQLITE_NOMEM;
+		else
+			take(context, record);
+	}
+	(void)sqlite3_finalize(query);
+	return code == SQLITE_DONE ? 0 : fail(store, err, "load the sandboxes");
+}

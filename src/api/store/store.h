@@ -1,0 +1,27 @@
+/*
+ * store: what must survive a restart of the control plane, in SQLite. Opens the folder.
+ *
+ * Keys are kept as SHA-256 only. Calls are short and made on the loop's thread.
+ */
+#pragma once
+
+#include "api/registry.h"
+
+/* Open or make the database. NULL with `err`. */
+struct store *store_open(const char *path, struct error *err);
+void store_close(struct store *store);
+
+/* Make sure that this key exists and belongs to the first team. 0 or -EIO with `err`. */
+int store_ensure_key(struct store *store, const char *key, struct error *err);
+
+/* The team that a key belongs to. 0, -ENOENT for no such key, -EIO. */
+int store_team_of_key(struct store *store, const char *key, char team_id[64]);
+
+/* A team's name. 0, -ENOENT. */
+int store_team_name(struct store *store, const char *team_id, char name[128]);
+
+/* Write a sandbox, new or changed; remove one; read all. */
+int store_put_sandbox(struct store *store, const struct record *record, struct error *err);
+int store_delete_sandbox(struct store *store, const char *id, struct error *err);
+int store_load_sandboxes(struct store *store, void (*take)(void *context, struct record *record),
+                         void *context, struct error *err);
