@@ -139,6 +139,7 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 		free_if_done(build);
 		return;
 	}
+	monitor_log_tail(monitor);
 	error_set(&err, EIO, "the machine ended by itself: see the node's log");
 	finish(build, NULL, &err);
 }

@@ -13,6 +13,7 @@
 
 #include "jail/jail.h"
 
+#define TAIL_LINES      20
 #define CALL_TIMEOUT_MS 120000 /* a snapshot under emulation takes its time */
 
 /* --- watching --- */
@@ -179,6 +180,27 @@ void monitor_kill(struct monitor *monitor)
 {
 	if (monitor->pidfd >= 0)
 		(void)syscall(SYS_pidfd_send_signal, monitor->pidfd, SIGKILL, NULL, 0);
+}
+
+static void log_tail(const char *directory, const char *name)
+{
+	cleanup_buffer struct buffer text = { .limit = 32 << 20 };
+	char path[NODE_PATH_MAX + 32];
+	const char *at;
+	int lines = 0;
+
+	(void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+	if (file_read(path, &text, NULL) < 0 || !text.size)
+		return;
+	for (at = text.data + text.size - 1; at > text.data && lines < TAIL_LINES; at--)
+		lines += at[-1] == '\n';
+	log_info("%s ends with:\n%s", path, at);
+}
+
+void monitor_log_tail(const struct monitor *monitor)
+{
+	log_tail(monitor->directory, "vmm.log");
+	log_tail(monitor->directory, "serial.log");
 }
 
 /* --- release --- */

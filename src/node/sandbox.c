@@ -104,7 +104,8 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 {
 	struct sandbox *sandbox = context;
 
-	(void)monitor;
+	if (sandbox->on_created)
+		monitor_log_tail(monitor);
 	log_info("sandbox %s has ended", sandbox->id);
 	bury(sandbox);
 }
