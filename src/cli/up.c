@@ -179,6 +179,7 @@ static int bring_up(struct cli_places *places, struct error *err)
 {
 	struct proof proof = { .places = places };
 	struct host_probe probe;
+	struct lab lab = cli_lab(places);
 	int ret;
 
 	if (geteuid() != 0)
@@ -188,6 +189,13 @@ static int bring_up(struct cli_places *places, struct error *err)
 	ret = service_key(places, true, proof.key, err);
 	if (ret < 0)
 		return ret;
+	if (places->lab && lab_running(&lab) && lab_outdated(&lab)) {
+		step_begin("end the lab host, which runs other programs");
+		ret = lab_stop(&lab, err);
+		if (ret < 0)
+			return ret;
+		step_end("end the lab host, which runs other programs");
+	}
 	if (!service_healthy(places)) {
 		step_begin("start the service");
 		ret = service_start(places, err);

@@ -46,6 +46,12 @@ struct lab {
 /* Whether it runs. */
 bool lab_running(const struct lab *lab);
 
+/*
+ * Whether it runs programs other than those in lab->bin now: it has a copy of its own, because it would not see that a
+ * file it knows was replaced.
+ */
+bool lab_outdated(const struct lab *lab);
+
 /* Start it and wait until it can be used; a running one is left alone. 0, or a negative errno with `err`. */
 int lab_start(const struct lab *lab, struct error *err);
 

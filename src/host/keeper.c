@@ -61,7 +61,9 @@ static pid_t start_virtiofsd(const char *root, const char *socket)
 {
 	char socket_option[LAB_PATH_MAX + 32];
 	char source[LAB_PATH_MAX + 32];
-	const char *const argv[] = { VIRTIOFSD, socket_option, "-o", source, "-o", "cache=always", "-f", NULL };
+	const char *const argv[] = {
+		VIRTIOFSD, socket_option, "-o", source, "-o", "cache=always", "-f", NULL
+	};
 	pid_t pid;
 
 	(void)snprintf(socket_option, sizeof(socket_option), "--socket-path=%s", socket);
@@ -138,10 +140,10 @@ static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
 	(void)snprintf(serial, sizeof(serial), "file:%s", plan->console);
 	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinuz", plan->image);
 	(void)snprintf(initrd, sizeof(initrd), "%s/initrd", plan->image);
-	(void)snprintf(
-	        append, sizeof(append),
-	        "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable -- %s/second-stage %s %s %s %u",
-	        lab->scripts, plan->image, plan->state, lab->bin, lab->port);
+	(void)snprintf(append, sizeof(append),
+	               "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable -- "
+	               "%s/second-stage %s %s %s %u",
+	               lab->scripts, plan->image, plan->state, plan->programs, lab->port);
 	(void)snprintf(chardev, sizeof(chardev), "socket,id=root,path=%s", socket);
 	(void)snprintf(drive, sizeof(drive),
 	               "file=%s,format=raw,if=none,id=data,discard=unmap,cache=writeback", plan->disk);

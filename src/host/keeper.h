@@ -11,6 +11,7 @@ struct keeper_plan {
 	const struct lab *lab;
 	char state[LAB_PATH_MAX];
 	char image[LAB_PATH_MAX];
+	char programs[LAB_PATH_MAX]; /* the lab's copy of lab->bin */
 	char disk[LAB_PATH_MAX];
 	char console[LAB_PATH_MAX];
 	uint16_t exec_port;

@@ -1,6 +1,7 @@
 /* Starting, reaching and ending the lab host. The processes that make it up belong to a keeper: see keeper.c.
  */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -194,6 +195,72 @@ static int make_disk(struct keeper_plan *plan, struct error *err)
 	return 0;
 }
 
+/* --- the lab's copy of our programs --- */
+
+static const char *const programs[] = { "atoll", "atoll-api", "atoll-node", "atoll-vmm" };
+
+/* Where the copy of what is in lab->bin now belongs: the content is in the name. */
+static int programs_path(const struct lab *lab, char path[LAB_PATH_MAX], struct error *err)
+{
+	uint32_t crc = 0;
+	char name[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(programs); i++) {
+		cleanup_buffer struct buffer content = { .limit = 64 << 20 };
+		char program[LAB_PATH_MAX];
+
+		(void)snprintf(program, sizeof(program), "%s/%s", lab->bin, programs[i]);
+		/* One that is not built is told of when it is needed. */
+		if (file_read(program, &content, NULL) == 0)
+			crc = crc32c(crc, content.data, content.size);
+	}
+	(void)snprintf(name, sizeof(name), "programs-%08x", crc);
+	return path_in(lab, name, path, err);
+}
+
+static int copy_programs(const struct lab *lab, const char *directory, struct error *err)
+{
+	int ret = file_make_directories(directory, 0755, err);
+
+	for (size_t i = 0; ret == 0 && i < ARRAY_SIZE(programs); i++) {
+		cleanup_buffer struct buffer content = { .limit = 64 << 20 };
+		char path[LAB_PATH_MAX * 2];
+
+		(void)snprintf(path, sizeof(path), "%s/%s", lab->bin, programs[i]);
+		if (file_read(path, &content, NULL) < 0)
+			continue;
+		(void)snprintf(path, sizeof(path), "%s/%s", directory, programs[i]);
+		ret = file_write_atomic(path, content.data, content.size, 0755, err);
+	}
+	return ret;
+}
+
+bool lab_outdated(const struct lab *lab)
+{
+	char path[LAB_PATH_MAX];
+
+	return programs_path(lab, path, NULL) == 0 && access(path, F_OK) < 0;
+}
+
+/* Only the copy of this start stays. */
+static int prepare_programs(const struct lab *lab, struct keeper_plan *plan, struct error *err)
+{
+	struct dirent *entry;
+	DIR *directory = opendir(plan->state);
+	int ret = programs_path(lab, plan->programs, err);
+
+	while (directory && (entry = readdir(directory))) {
+		char old[LAB_PATH_MAX * 2];
+
+		(void)snprintf(old, sizeof(old), "%s/%s", plan->state, entry->d_name);
+		if (strncmp(entry->d_name, "programs-", 9) == 0)
+			(void)file_remove_tree(old, NULL);
+	}
+	if (directory)
+		(void)closedir(directory);
+	return ret < 0 ? ret : copy_programs(lab, plan->programs, err);
+}
+
 /* A port of the machine that is free now. */
 static uint16_t free_port(void)
 {
@@ -231,6 +298,8 @@ static int prepare(const struct lab *lab, struct keeper_plan *plan, struct error
 		ret = path_in(lab, "console.log", plan->console, err);
 	if (ret == 0)
 		ret = make_disk(plan, err);
+	if (ret == 0)
+		ret = prepare_programs(lab, plan, err);
 	if (ret == 0)
 		ret = make_keys(lab, err);
 	if (ret == 0)

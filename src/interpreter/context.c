@@ -137,8 +137,11 @@ static json_t *context_metadata(struct context *context, const struct execution 
 {
 	struct agent *agent = context->host->agent;
 	uint64_t generation = agent_generation(agent, execution->token);
-	json_t *extra = json_object();
+	json_t *extra;
 
+	if (execution->rehearsal)
+		return NULL;
+	extra = json_object();
 	if (generation != 0 && generation != context->generation) {
 		json_object_set(extra, "sandbox_envs", agent_envs(agent));
 		json_object_set_new(extra, "reseed", json_true());
@@ -159,7 +162,8 @@ static void context_send_current(struct context *context)
 {
 	struct execution *execution = context->current;
 	cleanup_json json_t *metadata = context_metadata(context, execution);
-	int rc = kernel_execute(context->kernel, execution->code, metadata, execution->id);
+	int rc = kernel_execute(context->kernel, execution->code, !execution->rehearsal, metadata,
+	                        execution->id);
 
 	if (rc == 0)
 		return;
@@ -184,7 +188,7 @@ static void context_advance(struct context *context)
 	execution = list_entry(context->queue.next, struct execution, node);
 	list_remove(&execution->node);
 	context->current = execution;
-	if (agent_generation(context->host->agent, execution->token) == 0)
+	if (!execution->rehearsal && agent_generation(context->host->agent, execution->token) == 0)
 		context->fetch =
 		        agent_fetch_envs(context->host->agent, execution->token, context_on_fetched, context);
 	if (!context->fetch)

@@ -32,6 +32,7 @@ struct execution {
 	json_t *code;             /* a string */
 	json_t *envs;             /* an object of strings, or NULL */
 	char *token;              /* the agent's access token, or NULL */
+	bool rehearsal;           /* leave no trace: no history, no environment is fetched for it */
 	char id[JUPYTER_ID_SIZE]; /* of the request to the kernel, "" before it is sent */
 
 	struct http_exchange *exchange; /* NULL when the client is gone or answered */

@@ -55,12 +55,12 @@ static int kernel_request(struct kernel *kernel, const char *type, const json_t 
 	return rc < 0 ? rc : channel_send(kernel->shell, wire.frames, JUPYTER_WIRE_PARTS);
 }
 
-static int kernel_execute_with(struct kernel *kernel, json_t *code, bool store_history,
-                               const json_t *metadata, char id[JUPYTER_ID_SIZE])
+int kernel_execute(struct kernel *kernel, json_t *code, bool keep, const json_t *metadata,
+                   char id[JUPYTER_ID_SIZE])
 {
 	cleanup_json json_t *content =
-	        json_pack("{s:O, s:b, s:b, s:{}, s:b, s:b}", "code", code, "silent", 0, "store_history",
-	                  store_history, "user_expressions", "allow_stdin", 0, "stop_on_error", 0);
+	        json_pack("{s:O, s:b, s:b, s:{}, s:b, s:b}", "code", code, "silent", 0, "store_history", keep,
+	                  "user_expressions", "allow_stdin", 0, "stop_on_error", 0);
 
 	return content ? kernel_request(kernel, "execute_request", content, metadata, id) : -ENOMEM;
 }
@@ -83,7 +83,7 @@ static void kernel_warm_up(struct kernel *kernel)
 	cleanup_json json_t *code = json_string("None");
 
 	if (code)
-		kernel_execute_with(kernel, code, false, NULL, kernel->warm_up_id);
+		kernel_execute(kernel, code, false, NULL, kernel->warm_up_id);
 }
 
 static void kernel_on_timer(uv_timer_t *timer)
@@ -275,11 +275,6 @@ void kernel_free(struct kernel *kernel)
 bool kernel_is_ready(const struct kernel *kernel)
 {
 	return kernel && kernel->ready;
-}
-
-int kernel_execute(struct kernel *kernel, json_t *code, const json_t *metadata, char id[JUPYTER_ID_SIZE])
-{
-	return kernel_execute_with(kernel, code, true, metadata, id);
 }
 
 void kernel_interrupt(struct kernel *kernel)

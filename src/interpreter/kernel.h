@@ -46,10 +46,11 @@ void kernel_free(struct kernel *kernel);
 bool kernel_is_ready(const struct kernel *kernel);
 
 /*
- * Send an execute_request; `metadata` may be NULL. The id to which outputs refer is written to `id`.
- * 0 or a negative errno.
+ * Send an execute_request; `keep` says whether it counts in the kernel's history; `metadata` may be NULL. The
+ * id to which outputs refer is written to `id`. 0 or a negative errno.
  */
-int kernel_execute(struct kernel *kernel, json_t *code, const json_t *metadata, char id[JUPYTER_ID_SIZE]);
+int kernel_execute(struct kernel *kernel, json_t *code, bool keep, const json_t *metadata,
+                   char id[JUPYTER_ID_SIZE]);
 
 /* SIGINT to the kernel and what it started, as Jupyter does: KeyboardInterrupt in the running cell. */
 void kernel_interrupt(struct kernel *kernel);

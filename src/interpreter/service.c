@@ -190,6 +190,7 @@ struct execute_request {
 	const char *context_id;
 	const char *language;
 	json_t *envs;
+	bool rehearsal;
 };
 
 static int execute_request_read(struct execute_request *request, const json_t *body, struct error *err)
@@ -203,6 +204,8 @@ static int execute_request_read(struct execute_request *request, const json_t *b
 		rc = json_read_string(body, "language", JSON_OPTIONAL, &request->language, err);
 	if (rc == 0)
 		rc = json_read_string_map(body, "env_vars", JSON_OPTIONAL, &request->envs, err);
+	if (rc == 0)
+		rc = json_read_bool(body, "rehearsal", JSON_OPTIONAL, &request->rehearsal, err);
 	if (rc == 0 && request->context_id && request->language)
 		rc = error_set(err, EINVAL, "Only one of context_id or language can be provided");
 	request->code = json_object_get(body, "code");
@@ -236,10 +239,12 @@ static void on_execute_body(struct http_exchange *exchange, const char *data, si
 	}
 	execution = execution_new(exchange, request.code, request.envs,
 	                          http_request_header(exchange, "X-Access-Token"));
-	if (execution)
+	if (execution) {
+		execution->rehearsal = request.rehearsal;
 		context_execute(target, execution);
-	else
+	} else {
 		reply_text(exchange, 500, "out of memory");
+	}
 }
 
 static void handle_remove(struct service *service, struct http_exchange *exchange, struct context *context)

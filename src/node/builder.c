@@ -12,6 +12,7 @@
 
 #include "node/agent.h"
 #include "node/monitor.h"
+#include "node/sandbox.h"
 
 #define BOOT_SECONDS  300 /* under emulation, on a busy machine */
 #define READY_SECONDS 900
@@ -194,6 +195,7 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 		return;
 	}
 	tell(build, "the template is in place");
+	sandboxes_warm_up(build->node);
 	finish(build, template, NULL);
 }
 
@@ -553,9 +555,10 @@ struct build *build_start(struct node *node, const struct build_request *request
 	build->started_us = time_monotonic_us();
 	make_uuid(build->id);
 	build->request =
-	        json_pack("{s:s,s:s,s:i,s:i,s:s,s:s}", "name", request->name, "source", request->source,
-	                  "vcpu_count", (int)request->vcpu_count, "memory_mib", (int)request->memory_mib,
-	                  "default_user", request->default_user, "default_workdir", request->default_workdir);
+	        json_pack("{s:s,s:s,s:s,s:i,s:i,s:s,s:s}", "warm_cmd", request->warm_cmd, "name",
+	                  request->name, "source", request->source, "vcpu_count", (int)request->vcpu_count,
+	                  "memory_mib", (int)request->memory_mib, "default_user", request->default_user,
+	                  "default_workdir", request->default_workdir);
 	(void)json_object_set_new(build->request, "env_vars",
 	                          request->env_vars ? json_deep_copy(request->env_vars) : json_object());
 	copy_text(build->kernel, sizeof(build->kernel), request->kernel);

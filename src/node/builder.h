@@ -11,6 +11,7 @@ struct build_request {
 	const char *rootfs;
 	const char *start_cmd;
 	const char *ready_cmd;
+	const char *warm_cmd;
 	const char *default_user;
 	const char *default_workdir;
 	json_t *env_vars;

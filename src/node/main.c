@@ -15,6 +15,7 @@
 #include "node/template.h"
 
 #define DEFAULT_SHELLS  2
+#define DEFAULT_WARM    2
 #define IDLE_CALLS      2 /* connections kept per agent */
 #define IDLE_TIMEOUT_MS 5000
 
@@ -23,15 +24,16 @@ struct options {
 	const char *data;
 	const char *bin;
 	unsigned shells;
+	unsigned warm;
 };
 
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
-		                               { "data", required_argument, NULL, 'd' },
-		                               { "bin", required_argument, NULL, 'b' },
-		                               { "shells", required_argument, NULL, 's' },
-		                               { 0 } };
+	static const struct option table[] = {
+		{ "run", required_argument, NULL, 'r' },  { "data", required_argument, NULL, 'd' },
+		{ "bin", required_argument, NULL, 'b' },  { "shells", required_argument, NULL, 's' },
+		{ "warm", required_argument, NULL, 'w' }, { 0 }
+	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -44,6 +46,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 			break;
 		case 'b':
 			options->bin = optarg;
+			break;
+		case 'w':
+			options->warm = (unsigned)strtoul(optarg, NULL, 10);
 			break;
 		case 's':
 			options->shells = (unsigned)strtoul(optarg, NULL, 10);
@@ -115,19 +120,22 @@ static void on_signal(uv_signal_t *handle, int number)
 
 int main(int argc, char **argv)
 {
-	struct options options = { .shells = DEFAULT_SHELLS };
+	struct options options = { .shells = DEFAULT_SHELLS, .warm = DEFAULT_WARM };
 	struct node node = { .loop = uv_default_loop() };
 	static uv_signal_t signals[2];
 	struct error err = { 0 };
 
 	if (parse_options(argc, argv, &options) < 0) {
-		fputs("usage: atoll-node --run DIR --data DIR --bin DIR [--shells N]\n", stderr);
+		fputs("usage: atoll-node --run DIR --data DIR --bin DIR [--shells N] [--warm N]\n", stderr);
 		return 2;
 	}
 	log_init("node", LOG_LEVEL_INFO);
 	node.run = options.run;
 	node.data = options.data;
 	node.bin = options.bin;
+	node.warm = options.warm;
+	(void)uv_timer_init(node.loop, &node.warming);
+	node.warming.data = &node;
 	list_init(&node.sandboxes);
 	list_init(&node.templates);
 	node.client = http_client_new(node.loop, IDLE_CALLS, IDLE_TIMEOUT_MS);
@@ -141,6 +149,7 @@ int main(int argc, char **argv)
 		(void)uv_signal_init(node.loop, &signals[i]);
 		(void)uv_signal_start(&signals[i], on_signal, i ? SIGINT : SIGTERM);
 	}
+	sandboxes_warm_up(&node);
 	log_info("ready");
 	(void)uv_run(node.loop, UV_RUN_DEFAULT);
 	return EXIT_SUCCESS;

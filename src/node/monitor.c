@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -256,8 +258,10 @@ void monitor_call(struct monitor *monitor, const char *method, const char *targe
 
 bool monitor_ready(const struct monitor *monitor)
 {
-	char path[NODE_PATH_MAX + 16];
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	(void)snprintf(path, sizeof(path), "%s/api.sock", monitor->directory);
-	return access(path, F_OK) == 0;
+	/* The path is there a moment before anyone listens. */
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.90s/api.sock", monitor->directory);
+	return fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
 }

@@ -51,5 +51,5 @@ int monitor_kill_leftover(const char *directory, struct error *err);
 /* Put the end of its own log and of its guest's console into ours: it ended when it should not have. */
 void monitor_log_tail(const struct monitor *monitor);
 
-/* Its API socket exists: requests can be made. */
+/* It listens: requests can be made. */
 bool monitor_ready(const struct monitor *monitor);

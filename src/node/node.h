@@ -31,6 +31,8 @@ struct node {
 	struct list sandboxes;
 	struct list templates;
 	struct pool *pool;
+	unsigned warm;      /* sandboxes restored in advance, per template */
+	uv_timer_t warming; /* until the next one is */
 	unsigned next_slot;
 	gid_t gid; /* group atoll */
 	gid_t kvm; /* group of /dev/kvm */

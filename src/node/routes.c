@@ -231,6 +231,7 @@ static int read_build(const json_t *body, struct build_request *request, struct 
 		{ "source", JSON_OPTIONAL, &request->source },
 		{ "start_cmd", JSON_OPTIONAL, &request->start_cmd },
 		{ "ready_cmd", JSON_OPTIONAL, &request->ready_cmd },
+		{ "warm_cmd", JSON_OPTIONAL, &request->warm_cmd },
 		{ "default_user", JSON_OPTIONAL, &request->default_user },
 		{ "default_workdir", JSON_OPTIONAL, &request->default_workdir },
 	};
@@ -249,9 +250,12 @@ static int read_build(const json_t *body, struct build_request *request, struct 
 
 static void create_template(struct node *node, struct http_exchange *exchange, const json_t *body)
 {
-	struct build_request request = {
-		.source = "", .start_cmd = "", .ready_cmd = "", .default_user = "", .default_workdir = ""
-	};
+	struct build_request request = { .source = "",
+		                         .start_cmd = "",
+		                         .ready_cmd = "",
+		                         .warm_cmd = "",
+		                         .default_user = "",
+		                         .default_workdir = "" };
 	struct error err = { 0 };
 	struct build *build;
 

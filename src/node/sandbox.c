@@ -12,7 +12,8 @@
 #include "node/journal.h"
 #include "node/pool.h"
 
-#define START_WAIT_MS 20 /* between looks whether a fresh monitor's socket is there */
+#define WARM_MS       150 /* after a create, so that the next spare one is not in its way */
+#define START_WAIT_MS 20  /* between looks whether a fresh monitor's socket is there */
 
 struct killer {
 	struct list link;
@@ -107,6 +108,8 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 	if (sandbox->on_created)
 		monitor_log_tail(monitor);
 	log_info("sandbox %s has ended", sandbox->id);
+	if (sandbox->spare)
+		sandboxes_warm_up(sandbox->node);
 	bury(sandbox);
 }
 
@@ -174,6 +177,50 @@ static void fail_create(struct sandbox *sandbox, const struct error *err)
 	monitor_kill(sandbox->monitor);
 }
 
+static void on_warm(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct sandbox *sandbox = context;
+
+	(void)data;
+	(void)size;
+	(void)err;
+	if (!answer_counts(sandbox))
+		return;
+	sandbox->warm = status == 204;
+	if (!sandbox->warm)
+		monitor_kill(sandbox->monitor);
+	sandboxes_warm_up(sandbox->node);
+}
+
+static void on_rehearsed(void *context, int exit_code, const struct error *err)
+{
+	struct sandbox *sandbox = context;
+
+	(void)exit_code;
+	if (!answer_counts(sandbox))
+		return;
+	if (err) {
+		fail_create(sandbox, err);
+		return;
+	}
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"), on_warm,
+	             sandbox);
+}
+
+/* The agent has a name: have it start a program as a client would. */
+static void rehearse(struct sandbox *sandbox)
+{
+	struct template *template = template_find(sandbox->node, sandbox->build_id);
+	const char *user = template && template->default_user[0] ? template->default_user : "root";
+	char vsock[NODE_PATH_MAX];
+
+	vsock_path(sandbox, vsock);
+	sandbox->pending++;
+	agent_command(sandbox->node, vsock, user, template ? template->warm_cmd : "true", true, on_rehearsed,
+	              sandbox);
+}
+
 static void on_agent_ready(void *context, const struct error *err)
 {
 	struct sandbox *sandbox = context;
@@ -184,6 +231,10 @@ static void on_agent_ready(void *context, const struct error *err)
 	if (err) {
 		(void)snprintf(failure.message, sizeof(failure.message), "%s", err->message);
 		fail_create(sandbox, &failure);
+		return;
+	}
+	if (sandbox->spare) {
+		rehearse(sandbox);
 		return;
 	}
 	sandbox->running = true;
@@ -197,9 +248,9 @@ static void on_agent_ready(void *context, const struct error *err)
 	report_created(sandbox, NULL);
 }
 
-static void on_loaded(int status, const char *data, size_t size, const struct error *err, void *context)
+/* Tell the agent who it is: the last step. */
+static void introduce(struct sandbox *sandbox)
 {
-	struct sandbox *sandbox = context;
 	struct template *template = template_find(sandbox->node, sandbox->build_id);
 	struct agent_identity identity = { .sandbox_id = sandbox->id,
 		                           .template_id = sandbox->template_id,
@@ -208,8 +259,18 @@ static void on_loaded(int status, const char *data, size_t size, const struct er
 		                           .default_user = template ? template->default_user : NULL,
 		                           .default_workdir = template ? template->default_workdir : NULL,
 		                           .env_vars = sandbox->env_vars };
-	struct error failure = { .code = 500 };
 	char vsock[NODE_PATH_MAX];
+
+	vsock_path(sandbox, vsock);
+	sandbox->pending++;
+	agent_init(sandbox->node, vsock, &identity, on_agent_ready, sandbox);
+}
+
+/* The machine runs: it was loaded, or a spare one was resumed. */
+static void on_machine_runs(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct sandbox *sandbox = context;
+	struct error failure = { .code = 500 };
 
 	if (!answer_counts(sandbox))
 		return;
@@ -219,9 +280,7 @@ static void on_loaded(int status, const char *data, size_t size, const struct er
 		fail_create(sandbox, &failure);
 		return;
 	}
-	vsock_path(sandbox, vsock);
-	sandbox->pending++;
-	agent_init(sandbox->node, vsock, &identity, on_agent_ready, sandbox);
+	introduce(sandbox);
 }
 
 static json_t *load_request(const struct sandbox *sandbox, const struct template *template)
@@ -274,8 +333,8 @@ static void load(struct sandbox *sandbox)
 		return;
 	}
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", load_request(sandbox, template), on_loaded,
-	             sandbox);
+	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", load_request(sandbox, template),
+	             on_machine_runs, sandbox);
 }
 
 /* No shell was ready: wait for the monitor that was started for this one. */
@@ -347,15 +406,162 @@ static void fill(struct sandbox *sandbox, const struct sandbox_request *request,
 	sandbox->vcpu_count = template->vcpu_count;
 	sandbox->memory_mib = template->memory_mib;
 	sandbox->disk_mib = template->disk_mib;
+}
+
+static void set_directory(struct sandbox *sandbox)
+{
 	(void)snprintf(sandbox->directory, sizeof(sandbox->directory), "%.160s/sandboxes/%s",
 	               sandbox->node->run, sandbox->id);
 }
+
+/* Begin to restore one into a shell. 0, or -errno with `err`, the sandbox being buried then. */
+static int start_restore(struct sandbox *sandbox, struct error *err)
+{
+	if (get_monitor(sandbox, err) < 0) {
+		log_error("create %s: %s", sandbox->id, err->message);
+		err->code = 503;
+		report_created(sandbox, err);
+		bury(sandbox);
+		return -EAGAIN;
+	}
+	monitor_on_end(sandbox->monitor, on_monitor_end, sandbox);
+	wait_for_monitor(&sandbox->deadline);
+	return 0;
+}
+
+/* --- spare ones --- */
+
+static struct sandbox *find_spare(struct node *node, const struct template *template)
+{
+	list_for_each (link, &node->sandboxes) {
+		struct sandbox *sandbox = list_entry(link, struct sandbox, link);
+
+		if (sandbox->warm && strcmp(sandbox->build_id, template->build_id) == 0)
+			return sandbox;
+	}
+	return NULL;
+}
+
+static int move_directories(struct sandbox *sandbox, const char *disk_before, struct error *err)
+{
+	char before[NODE_PATH_MAX];
+	char disk[NODE_PATH_MAX];
+
+	(void)snprintf(before, sizeof(before), "%s", sandbox->directory);
+	set_directory(sandbox);
+	disk_directory(sandbox, disk);
+	if (journal_write(sandbox, before, err) < 0)
+		return -err->code;
+	if (rename(disk_before, disk) < 0 || rename(before, sandbox->directory) < 0)
+		return error_errno(err, errno, "make %s", sandbox->directory);
+	(void)snprintf(sandbox->monitor->directory, sizeof(sandbox->monitor->directory), "%s",
+	               sandbox->directory);
+	return 0;
+}
+
+/* A spare one becomes somebody's: the journal says whose before its directories say so, and it runs on after
+ * that. */
+static void assign(struct sandbox *sandbox, const struct sandbox_request *request,
+                   const struct template *template)
+{
+	struct error err = { .code = 500 };
+	char disk_before[NODE_PATH_MAX];
+	char vsock[NODE_PATH_MAX];
+
+	disk_directory(sandbox, disk_before);
+	vsock_path(sandbox, vsock);
+	http_client_forget(sandbox->node->client, vsock);
+	json_decref(sandbox->metadata);
+	json_decref(sandbox->env_vars);
+	sandbox->spare = false;
+	sandbox->warm = false;
+	fill(sandbox, request, template);
+	if (move_directories(sandbox, disk_before, &err) < 0) {
+		err.code = 500;
+		fail_create(sandbox, &err);
+		return;
+	}
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
+	             on_machine_runs, sandbox);
+	sandboxes_warm_up(sandbox->node);
+}
+
+static void make_spare(struct node *node, const struct template *template)
+{
+	const struct sandbox_request request = { .template_id = template->name };
+	struct sandbox *sandbox = sandbox_new(node);
+	struct error err = { 0 };
+
+	if (!sandbox)
+		return;
+	sandbox->spare = true;
+	fill(sandbox, &request, template);
+	set_directory(sandbox);
+	(void)start_restore(sandbox, &err);
+}
+
+static unsigned count_spare(const struct node *node, const char *build_id, bool *ret_busy)
+{
+	unsigned count = 0;
+
+	list_for_each (link, &node->sandboxes) {
+		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
+
+		*ret_busy |= sandbox->spare && !sandbox->warm;
+		count += sandbox->spare && strcmp(sandbox->build_id, build_id) == 0;
+	}
+	return count;
+}
+
+/* Those of a template that has been replaced serve nobody. */
+static void drop_outdated(struct node *node)
+{
+	list_for_each (link, &node->sandboxes) {
+		struct sandbox *sandbox = list_entry(link, struct sandbox, link);
+		struct template *current = template_find(node, sandbox->template_name);
+
+		if (sandbox->warm && (!current || strcmp(current->build_id, sandbox->build_id) != 0)) {
+			sandbox->warm = false;
+			monitor_kill(sandbox->monitor);
+		}
+	}
+}
+
+static void warm_one(uv_timer_t *timer)
+{
+	struct node *node = timer->data;
+
+	drop_outdated(node);
+	list_for_each (link, &node->templates) {
+		struct template *template = list_entry(link, struct template, link);
+		bool busy = false;
+		unsigned count = count_spare(node, template->build_id, &busy);
+
+		/* One at a time; its end asks for the next. */
+		if (busy)
+			return;
+		if (template_find(node, template->name) == template && count < node->warm) {
+			make_spare(node, template);
+			return;
+		}
+	}
+}
+
+void sandboxes_warm_up(struct node *node)
+{
+	if (!uv_is_active((uv_handle_t *)&node->warming))
+		(void)uv_timer_start(&node->warming, warm_one, WARM_MS, 0);
+}
+
+/* --- what a client asks for --- */
 
 struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *request, node_done_fn *done,
                                void *context)
 {
 	struct template *template = template_find(node, request->template);
-	struct sandbox *sandbox = template ? sandbox_new(node) : NULL;
+	struct sandbox *spare = template ? find_spare(node, template) : NULL;
+	struct sandbox *sandbox = spare || !template ? spare : sandbox_new(node);
 	struct error err = { 0 };
 
 	if (!sandbox) {
@@ -364,19 +570,15 @@ struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *
 		done(context, &err);
 		return NULL;
 	}
-	fill(sandbox, request, template);
 	sandbox->on_created = done;
 	sandbox->create_context = context;
-	if (get_monitor(sandbox, &err) < 0) {
-		log_error("create %s: %s", sandbox->id, err.message);
-		err.code = 503;
-		report_created(sandbox, &err);
-		bury(sandbox);
-		return NULL;
+	if (spare) {
+		assign(spare, request, template);
+		return spare;
 	}
-	monitor_on_end(sandbox->monitor, on_monitor_end, sandbox);
-	wait_for_monitor(&sandbox->deadline);
-	return sandbox;
+	fill(sandbox, request, template);
+	set_directory(sandbox);
+	return start_restore(sandbox, &err) < 0 ? NULL : sandbox;
 }
 
 /* --- looking --- */

@@ -13,6 +13,8 @@ struct sandbox {
 	struct node *node;
 	struct monitor *monitor;
 	bool running; /* known to clients */
+	bool spare;   /* nobody's yet: restored in advance, and ... */
+	bool warm;    /* ... paused, having touched what it needs to start */
 	char id[64];
 	char build_id[40];
 	char template_name[128];
@@ -55,6 +57,13 @@ struct sandbox_request {
  */
 struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *request, node_done_fn *done,
                                void *context);
+
+/*
+ * Restore sandboxes in advance, as many as node->warm says of each template, one after the other. A spare one
+ * has rehearsed: its agent was given a name and ran the template's warm_cmd, which brings in the pages that
+ * every start touches; then it was paused. A create gives it its own identity and lets it run.
+ */
+void sandboxes_warm_up(struct node *node);
 
 /* One that clients may know. NULL: none. */
 struct sandbox *sandbox_find(struct node *node, const char *id);

@@ -8,7 +8,7 @@ import {
   SandboxError,
   SandboxNotFoundError,
   TimeoutError,
-  default as PlainSandbox,
+  Sandbox as PlainSandbox,
 } from 'e2b'
 import { Sandbox } from '@e2b/code-interpreter'
 import { assert, check, finish, opts, raises, skip, SLOW, sleep, until } from './harness.mjs'
@@ -222,7 +222,7 @@ async function lifecycle(sandbox) {
     assert.equal(await Sandbox.kill(id, opts), false)
     assert.equal(await sandbox.isRunning(opts), false)
     await raises(SandboxNotFoundError, () => Sandbox.getInfo(id, opts))
-    await raises(TimeoutError, () => run(sandbox, 'true'))
+    await raises(SandboxNotFoundError, () => run(sandbox, 'true'))
     await raises(TimeoutError, () => sandbox.files.read('/etc/hostname', opts))
     await raises(TimeoutError, () => code(sandbox, '1'))
     await raises(SandboxNotFoundError, () => sandbox.setTimeout(1000, opts))

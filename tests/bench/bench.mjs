@@ -1,7 +1,7 @@
 // What a client waits for, measured through the official SDK, and what the service's host says of memory and
 // restore times. Writes a page in Markdown to the path given.
 import { writeFile } from 'node:fs/promises'
-import { default as PlainSandbox } from 'e2b'
+import { Sandbox as PlainSandbox } from 'e2b'
 import { Sandbox } from '@e2b/code-interpreter'
 import { hostFigures, serviceMode } from './bench-host.mjs'
 import { renderReport } from './bench-report.mjs'
