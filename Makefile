@@ -1,15 +1,25 @@
 # Atoll: `make help` lists what can be made.
 BUILD := build
 
-.PHONY: help deps build kernel test test-unit lint clean
+.PHONY: help up down deps build kernel guest test test-unit bench lint clean
 
 help:
+	@echo 'make up         install, build, start the service and prove it with a first sandbox (as root)'
+	@echo 'make down       stop the service and all that belongs to it'
 	@echo 'make deps       install what building and testing need (Debian 12, as root)'
 	@echo 'make build      build all programs into $(BUILD)/bin'
 	@echo 'make kernel     build the guest kernel, or find it in the cache'
-	@echo 'make test       build with ASan and UBSan and run the tests'
+	@echo 'make guest      build the root file systems of the templates, or find them in the cache'
+	@echo 'make test       run all tests; starts the service for its part and ends it if it was not running'
+	@echo 'make bench      measure the running service and write docs/benchmarks.md'
 	@echo 'make lint       warnings as errors with gcc and clang, formatting, cppcheck, layering'
 	@echo 'make clean      remove $(BUILD)/'
+
+up: build
+	@./atoll up
+
+down:
+	@./atoll down
 
 deps:
 	@deps/install
@@ -24,6 +34,13 @@ build: deps $(BUILD)/release/build.ninja
 
 kernel: deps
 	@guest/build-kernel
+
+guest: build
+	@guest/build-rootfs base $(BUILD)/bin
+	@guest/build-rootfs code-interpreter-v1 $(BUILD)/bin
+
+bench: build
+	@tests/bench/run
 
 test: build
 	@tests/run

@@ -33,6 +33,7 @@ struct service {
 	const char *data;
 	const char *bin;
 	const char *listen;
+	bool emulated; /* no hardware virtualisation below: see atoll-node */
 	char paths[2][300];
 	char key[300];
 	struct child children[2];
@@ -116,7 +117,7 @@ static void plan(struct service *service)
 	(void)snprintf(service->key, sizeof(service->key), "%s/api-key", service->data);
 	*node = (struct child){ .name = "atoll-node",
 		                .argv = { service->paths[0], "--run", service->run, "--data", service->data,
-		                          "--bin", service->bin } };
+		                          "--bin", service->bin, service->emulated ? "--emulated" : NULL } };
 	*api = (struct child){ .name = "atoll-api",
 		               .argv = { service->paths[1], "--run", service->run, "--data", service->data,
 		                         "--listen", service->listen, "--key-file", service->key } };
@@ -124,11 +125,11 @@ static void plan(struct service *service)
 
 static int parse(int argc, char **argv, struct service *service)
 {
-	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
-		                               { "data", required_argument, NULL, 'd' },
-		                               { "bin", required_argument, NULL, 'b' },
-		                               { "listen", required_argument, NULL, 'l' },
-		                               { 0 } };
+	static const struct option table[] = {
+		{ "run", required_argument, NULL, 'r' }, { "data", required_argument, NULL, 'd' },
+		{ "bin", required_argument, NULL, 'b' }, { "listen", required_argument, NULL, 'l' },
+		{ "emulated", no_argument, NULL, 'e' },  { 0 }
+	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -144,6 +145,9 @@ static int parse(int argc, char **argv, struct service *service)
 			break;
 		case 'l':
 			service->listen = optarg;
+			break;
+		case 'e':
+			service->emulated = true;
 			break;
 		default:
 			return -EINVAL;

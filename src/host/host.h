@@ -47,8 +47,8 @@ struct lab {
 bool lab_running(const struct lab *lab);
 
 /*
- * Whether it runs programs other than those in lab->bin now: it has a copy of its own, because it would not see that a
- * file it knows was replaced.
+ * Whether it runs programs other than those in lab->bin now: it has a copy of its own, because it would not
+ * see that a file it knows was replaced.
  */
 bool lab_outdated(const struct lab *lab);
 

@@ -141,7 +141,7 @@ static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
 	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinuz", plan->image);
 	(void)snprintf(initrd, sizeof(initrd), "%s/initrd", plan->image);
 	(void)snprintf(append, sizeof(append),
-	               "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable -- "
+	               "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable norandmaps -- "
 	               "%s/second-stage %s %s %s %u",
 	               lab->scripts, plan->image, plan->state, plan->programs, lab->port);
 	(void)snprintf(chardev, sizeof(chardev), "socket,id=root,path=%s", socket);

@@ -1,7 +1,5 @@
 #include "net/stream.h"
 
-#include "base/cleanup.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -212,14 +210,13 @@ static void give_read_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *bu
 	*buffer = uv_buf_init(space, space ? READ_SIZE : 0);
 }
 
-static void on_read(uv_stream_t *uv, ssize_t got, const uv_buf_t *buffer)
+static void handle_read(uv_stream_t *uv, ssize_t got, const char *data)
 {
 	struct stream *stream = uv->data;
-	cleanup_free char *space = buffer->base;
 
 	if (got > 0) {
 		if (stream->events->on_data)
-			stream->events->on_data(stream, buffer->base, (size_t)got, stream->context);
+			stream->events->on_data(stream, data, (size_t)got, stream->context);
 	} else if (got == UV_EOF) {
 		(void)uv_read_stop(uv);
 		if (stream->events->on_end)
@@ -227,6 +224,12 @@ static void on_read(uv_stream_t *uv, ssize_t got, const uv_buf_t *buffer)
 	} else if (got < 0) {
 		stream_fail(stream, (int)got);
 	}
+}
+
+static void on_read(uv_stream_t *uv, ssize_t got, const uv_buf_t *buffer)
+{
+	handle_read(uv, got, buffer->base);
+	free(buffer->base);
 }
 
 void stream_read_start(struct stream *stream)

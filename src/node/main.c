@@ -25,15 +25,18 @@ struct options {
 	const char *bin;
 	unsigned shells;
 	unsigned warm;
+	bool emulated;
 };
 
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	static const struct option table[] = {
-		{ "run", required_argument, NULL, 'r' },  { "data", required_argument, NULL, 'd' },
-		{ "bin", required_argument, NULL, 'b' },  { "shells", required_argument, NULL, 's' },
-		{ "warm", required_argument, NULL, 'w' }, { 0 }
-	};
+	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
+		                               { "data", required_argument, NULL, 'd' },
+		                               { "bin", required_argument, NULL, 'b' },
+		                               { "shells", required_argument, NULL, 's' },
+		                               { "warm", required_argument, NULL, 'w' },
+		                               { "emulated", no_argument, NULL, 'e' },
+		                               { 0 } };
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -46,6 +49,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 			break;
 		case 'b':
 			options->bin = optarg;
+			break;
+		case 'e':
+			options->emulated = true;
 			break;
 		case 'w':
 			options->warm = (unsigned)strtoul(optarg, NULL, 10);
@@ -126,7 +132,9 @@ int main(int argc, char **argv)
 	struct error err = { 0 };
 
 	if (parse_options(argc, argv, &options) < 0) {
-		fputs("usage: atoll-node --run DIR --data DIR --bin DIR [--shells N] [--warm N]\n", stderr);
+		fputs("usage: atoll-node --run DIR --data DIR --bin DIR [--shells N] [--warm N] "
+		      "[--emulated]\n",
+		      stderr);
 		return 2;
 	}
 	log_init("node", LOG_LEVEL_INFO);
@@ -134,6 +142,7 @@ int main(int argc, char **argv)
 	node.data = options.data;
 	node.bin = options.bin;
 	node.warm = options.warm;
+	node.emulated = options.emulated;
 	(void)uv_timer_init(node.loop, &node.warming);
 	node.warming.data = &node;
 	list_init(&node.sandboxes);

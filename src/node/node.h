@@ -26,6 +26,7 @@ struct node {
 	const char *run;
 	const char *data;
 	const char *bin;
+	bool emulated; /* the CPU below is software: what costs an emulator most is avoided */
 	struct http_client *client;
 	struct http_server *server;
 	struct list sandboxes;

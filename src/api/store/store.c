@@ -216,26 +216,23 @@ int store_delete_sandbox(struct store *store, const char *id, struct error *err)
 	return code == SQLITE_DONE ? 0 : fail(store, err, "forget the sandbox");
 }
 
+static void copy_column(sqlite3_stmt *query, int column, char *to, size_t size)
+{
+	(void)snprintf(to, size, "%s", (const char *)sqlite3_column_text(query, column));
+}
+
 static struct record *read_row(sqlite3_stmt *query)
 {
 	struct record *record = calloc(1, sizeof(*record));
-	const struct {
-		char *to;
-		size_t size;
-	} texts[] = {
-		{ record->id, sizeof(record->id) },
-		{ record->team_id, sizeof(record->team_id) },
-		{ record->template_id, sizeof(record->template_id) },
-		{ record->alias, sizeof(record->alias) },
-		{ record->access_token, sizeof(record->access_token) },
-		{ record->vsock_path, sizeof(record->vsock_path) },
-	};
 
 	if (!record)
 		return NULL;
-	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-		(void)snprintf(texts[i].to, texts[i].size, "%s",
-		               (const char *)sqlite3_column_text(query, (int)i));
+	copy_column(query, 0, record->id, sizeof(record->id));
+	copy_column(query, 1, record->team_id, sizeof(record->team_id));
+	copy_column(query, 2, record->template_id, sizeof(record->template_id));
+	copy_column(query, 3, record->alias, sizeof(record->alias));
+	copy_column(query, 4, record->access_token, sizeof(record->access_token));
+	copy_column(query, 5, record->vsock_path, sizeof(record->vsock_path));
 	record->metadata = json_loads((const char *)sqlite3_column_text(query, 6), 0, NULL);
 	if (!record->metadata)
 		record->metadata = json_object();

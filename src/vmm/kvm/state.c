@@ -71,26 +71,28 @@ static bool msr_is_state(uint32_t index)
 	return false;
 }
 
+/* As struct kvm_msr_list, struct kvm_msrs and struct kvm_cpuid2, with room. */
 struct msr_list {
-	struct kvm_msr_list header;
+	uint32_t nmsrs;
 	uint32_t indices[MSRS_MAX];
 };
 
 struct msr_buffer {
-	struct kvm_msrs header;
+	uint32_t nmsrs;
+	uint32_t pad;
 	struct kvm_msr_entry entries[MSRS_MAX];
 };
 
 /* Fill `msrs` with the indices to save, the deadline last. */
 static int msr_choose(const struct vm *vm, struct msr_buffer *msrs, struct error *err)
 {
-	struct msr_list list = { .header.nmsrs = MSRS_MAX };
+	struct msr_list list = { .nmsrs = MSRS_MAX };
 	bool deadline = false;
 	uint32_t count = 0;
 
 	if (ioctl(vm->kvm, KVM_GET_MSR_INDEX_LIST, &list) < 0)
 		return error_errno(err, errno, "KVM_GET_MSR_INDEX_LIST");
-	for (uint32_t i = 0; i < list.header.nmsrs; i++) {
+	for (uint32_t i = 0; i < list.nmsrs; i++) {
 		if (list.indices[i] == MSR_TSC_DEADLINE)
 			deadline = true;
 		else if (msr_is_state(list.indices[i]))
@@ -98,18 +100,18 @@ static int msr_choose(const struct vm *vm, struct msr_buffer *msrs, struct error
 	}
 	if (deadline && count < MSRS_MAX)
 		msrs->entries[count++].index = MSR_TSC_DEADLINE;
-	msrs->header.nmsrs = count;
+	msrs->nmsrs = count;
 	return 0;
 }
 
 /* Read them all; KVM stops at the first that this guest does not have, which then drops out. */
 static int msr_read(struct vcpu *vcpu, struct msr_buffer *msrs, struct error *err)
 {
-	uint32_t total = msrs->header.nmsrs;
+	uint32_t total = msrs->nmsrs;
 	uint32_t done = 0;
 
 	while (done < total) {
-		struct msr_buffer part = { .header.nmsrs = total - done };
+		struct msr_buffer part = { .nmsrs = total - done };
 		int got;
 
 		memcpy(part.entries, msrs->entries + done, (total - done) * sizeof(part.entries[0]));
@@ -124,7 +126,7 @@ static int msr_read(struct vcpu *vcpu, struct msr_buffer *msrs, struct error *er
 			total--;
 		}
 	}
-	msrs->header.nmsrs = total;
+	msrs->nmsrs = total;
 	return 0;
 }
 
@@ -132,11 +134,12 @@ static int msr_read(struct vcpu *vcpu, struct msr_buffer *msrs, struct error *er
  */
 static void msr_mend_deadline(struct msr_buffer *msrs)
 {
-	struct kvm_msr_entry *last = &msrs->entries[msrs->header.nmsrs - 1];
+	uint32_t count = msrs->nmsrs;
+	struct kvm_msr_entry *last = count ? &msrs->entries[count - 1] : NULL;
 
-	if (msrs->header.nmsrs == 0 || last->index != MSR_TSC_DEADLINE || last->data != 0)
+	if (!last || last->index != MSR_TSC_DEADLINE || last->data != 0)
 		return;
-	for (uint32_t i = 0; i < msrs->header.nmsrs; i++)
+	for (uint32_t i = 0; i < count; i++)
 		if (msrs->entries[i].index == MSR_TSC)
 			last->data = msrs->entries[i].data;
 }
@@ -147,7 +150,7 @@ static int msr_write(struct vcpu *vcpu, struct msr_buffer *msrs, struct error *e
 
 	if (set < 0)
 		return error_errno(err, errno, "KVM_SET_MSRS of vCPU %u", vcpu->index);
-	if ((uint32_t)set != msrs->header.nmsrs)
+	if ((uint32_t)set != msrs->nmsrs)
 		return error_set(err, EIO, "vCPU %u: this host refuses MSR %#x = %#llx", vcpu->index,
 		                 msrs->entries[set].index, (unsigned long long)msrs->entries[set].data);
 	return 0;
@@ -185,7 +188,8 @@ struct vcpu_scratch {
 	struct vcpu_state state;
 	struct msr_buffer msrs;
 	struct {
-		struct kvm_cpuid2 header;
+		uint32_t nent;
+		uint32_t padding;
 		struct kvm_cpuid_entry2 entries[CPUID_MAX];
 	} cpuid;
 	unsigned char xsave[XSAVE_MAX];
@@ -211,7 +215,7 @@ static int vcpu_read(struct vcpu *vcpu, const struct vm *vm, struct vcpu_scratch
 
 	state->xsave_size = xsave_size(vm);
 	state->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
-	scratch->cpuid.header.nent = CPUID_MAX;
+	scratch->cpuid.nent = CPUID_MAX;
 	if (state->xsave_size > XSAVE_MAX)
 		return error_set(err, EOVERFLOW, "an FPU state of %u bytes is too large", state->xsave_size);
 	ret = run_steps(vcpu->fd, first, ARRAY_SIZE(first), err);
@@ -224,8 +228,8 @@ static int vcpu_read(struct vcpu *vcpu, const struct vm *vm, struct vcpu_scratch
 	if (ret < 0)
 		return error_wrap(err, "save vCPU %u", vcpu->index);
 	msr_mend_deadline(&scratch->msrs);
-	state->msr_count = scratch->msrs.header.nmsrs;
-	state->cpuid_count = scratch->cpuid.header.nent;
+	state->msr_count = scratch->msrs.nmsrs;
+	state->cpuid_count = scratch->cpuid.nent;
 	return 0;
 }
 
@@ -277,8 +281,8 @@ static int vcpu_parse(const void *data, size_t size, uint32_t host_xsave, struct
 	memcpy(scratch->cpuid.entries, at, cpuid_size);
 	memcpy(scratch->msrs.entries, at + cpuid_size, msr_size);
 	memcpy(scratch->xsave, at + cpuid_size + msr_size, state->xsave_size);
-	scratch->cpuid.header.nent = state->cpuid_count;
-	scratch->msrs.header.nmsrs = state->msr_count;
+	scratch->cpuid.nent = state->cpuid_count;
+	scratch->msrs.nmsrs = state->msr_count;
 	return 0;
 }
 
