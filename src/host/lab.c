@@ -21,6 +21,7 @@
 #define DISK_SIZE     (40ull << 30) /* bytes; the image is sparse */
 #define START_SECONDS 180
 #define STOP_SECONDS  60
+#define GONE_SECONDS  5
 
 /* --- files --- */
 
@@ -336,6 +337,27 @@ static int wait_ready(const struct lab *lab, const struct keeper_plan *plan, str
 	                 plan->console);
 }
 
+static bool wait_gone(const struct lab *lab, int seconds)
+{
+	for (int i = 0; i < seconds * 10 && lab_running(lab); i++)
+		(void)usleep(100 * 1000);
+	return !lab_running(lab);
+}
+
+/* Whether something listens where commands go in: QEMU does from its first moment. */
+static bool is_reachable(const struct lab *lab)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	cleanup_buffer struct buffer port = { .limit = 16 };
+	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char path[LAB_PATH_MAX];
+
+	if (path_in(lab, "port", path, NULL) < 0 || file_read(path, &port, NULL) < 0 || !port.data)
+		return false;
+	address.sin_port = htons((uint16_t)strtoul(port.data, NULL, 10));
+	return fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+}
+
 int lab_start(const struct lab *lab, struct error *err)
 {
 	struct keeper_plan plan = { 0 };
@@ -343,7 +365,8 @@ int lab_start(const struct lab *lab, struct error *err)
 	int lock;
 	pid_t pid;
 
-	if (lab_running(lab))
+	/* Its keeper may be about to end because QEMU was killed. */
+	if (lab_running(lab) && (is_reachable(lab) || !wait_gone(lab, GONE_SECONDS)))
 		return 0;
 	ret = prepare(lab, &plan, err);
 	if (ret < 0)
@@ -359,13 +382,6 @@ int lab_start(const struct lab *lab, struct error *err)
 		return error_errno(err, errno, "start the lab host");
 	(void)waitpid(pid, NULL, 0);
 	return wait_ready(lab, &plan, err);
-}
-
-static bool wait_gone(const struct lab *lab, int seconds)
-{
-	for (int i = 0; i < seconds * 10 && lab_running(lab); i++)
-		(void)usleep(100 * 1000);
-	return !lab_running(lab);
 }
 
 int lab_stop(const struct lab *lab, struct error *err)
