@@ -15,9 +15,11 @@
 
 #include "base/base.h"
 
-#define VIRTIOFSD  "/usr/lib/qemu/virtiofsd"
-#define MEMORY_MIN 2048 /* MiB */
-#define MEMORY_MAX 8192
+#define VIRTIOFSD    "/usr/lib/qemu/virtiofsd"
+#define MEMORY_MIN   2048 /* MiB */
+#define MEMORY_MAX   8192
+#define STEADY_US    (20 * 1000000ll) /* what broke down earlier would do so again */
+#define RESTARTS_MAX 1000
 
 /* Half of the machine's memory, within limits, in MiB. */
 static long lab_memory(void)
@@ -141,7 +143,8 @@ static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
 	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinuz", plan->image);
 	(void)snprintf(initrd, sizeof(initrd), "%s/initrd", plan->image);
 	(void)snprintf(append, sizeof(append),
-	               "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable norandmaps -- "
+	               "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable norandmaps "
+	               "oops=panic -- "
 	               "%s/second-stage %s %s %s %u",
 	               lab->scripts, plan->image, plan->state, plan->programs, lab->port);
 	(void)snprintf(chardev, sizeof(chardev), "socket,id=root,path=%s", socket);
@@ -179,12 +182,36 @@ static void on_terminate(int number)
 	_exit(0);
 }
 
+/* Whether the last run ended because it was asked to. */
+static bool was_switched_off(const struct keeper_plan *plan)
+{
+	cleanup_buffer struct buffer console = { .limit = 16 << 20 };
+
+	return file_read(plan->console, &console, NULL) == 0 && console.data &&
+	       strstr(console.data, "lab: off");
+}
+
+/* One life of the lab host, from start to end. */
+static void run_once(const struct keeper_plan *plan, const char *root, const char *socket)
+{
+	pid_t files = start_virtiofsd(root, socket);
+	pid_t qemu = files > 0 ? start_qemu(plan, socket) : -1;
+
+	while (qemu > 0 && waitpid(qemu, NULL, 0) < 0 && errno == EINTR)
+		continue;
+	/* It ends by itself when QEMU is gone, but not if QEMU never came. */
+	if (files > 0) {
+		(void)kill(files, SIGTERM);
+		(void)waitpid(files, NULL, 0);
+	}
+}
+
 _Noreturn void keeper_main(const struct keeper_plan *plan, int lock)
 {
 	char root[LAB_PATH_MAX + 16];
 	char socket[LAB_PATH_MAX + 16];
+	char crash[LAB_PATH_MAX + 16];
 	struct sigaction action = { .sa_handler = on_terminate };
-	pid_t qemu;
 	int ret;
 
 	become_daemon(plan);
@@ -193,15 +220,22 @@ _Noreturn void keeper_main(const struct keeper_plan *plan, int lock)
 	(void)sigaction(SIGTERM, &action, NULL);
 	(void)snprintf(root, sizeof(root), "%s/root", plan->state);
 	(void)snprintf(socket, sizeof(socket), "%s/root.sock", plan->state);
+	(void)snprintf(crash, sizeof(crash), "%s.crash", plan->console);
 	ret = make_root_view(root);
 	if (ret < 0) {
 		fprintf(stderr, "make a read-only view of /: %s\n", strerror(-ret));
 		_exit(1);
 	}
-	if (start_virtiofsd(root, socket) <= 0)
-		_exit(1);
-	qemu = start_qemu(plan, socket);
-	while (qemu > 0 && waitpid(qemu, NULL, 0) < 0 && errno == EINTR)
-		continue;
+	for (int restarts = 0; restarts <= RESTARTS_MAX; restarts++) {
+		int64_t started = time_monotonic_us();
+
+		run_once(plan, root, socket);
+		if (was_switched_off(plan) || time_monotonic_us() - started < STEADY_US)
+			break;
+		/* Its kernel or QEMU broke down under the service: bring both back. */
+		fprintf(stderr, "the lab host broke down; its console is kept in %s; starting it again\n",
+		        crash);
+		(void)rename(plan->console, crash);
+	}
 	_exit(0);
 }

@@ -192,6 +192,13 @@ static void on_warm(int status, const char *data, size_t size, const struct erro
 	sandboxes_warm_up(sandbox->node);
 }
 
+static void put_aside(struct sandbox *sandbox)
+{
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"), on_warm,
+	             sandbox);
+}
+
 static void on_rehearsed(void *context, int exit_code, const struct error *err)
 {
 	struct sandbox *sandbox = context;
@@ -199,26 +206,26 @@ static void on_rehearsed(void *context, int exit_code, const struct error *err)
 	(void)exit_code;
 	if (!answer_counts(sandbox))
 		return;
-	if (err) {
+	if (err)
 		fail_create(sandbox, err);
-		return;
-	}
-	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"), on_warm,
-	             sandbox);
+	else
+		put_aside(sandbox);
 }
 
-/* The agent has a name: have it start a program as a client would. */
+/* The agent has a name: have it start what the template says, as a client would. */
 static void rehearse(struct sandbox *sandbox)
 {
 	struct template *template = template_find(sandbox->node, sandbox->build_id);
-	const char *user = template && template->default_user[0] ? template->default_user : "root";
 	char vsock[NODE_PATH_MAX];
 
+	if (!template || !template->warm_cmd[0]) {
+		put_aside(sandbox);
+		return;
+	}
 	vsock_path(sandbox, vsock);
 	sandbox->pending++;
-	agent_command(sandbox->node, vsock, user, template ? template->warm_cmd : "true", true, on_rehearsed,
-	              sandbox);
+	agent_command(sandbox->node, vsock, template->default_user[0] ? template->default_user : "root",
+	              template->warm_cmd, true, on_rehearsed, sandbox);
 }
 
 static void on_agent_ready(void *context, const struct error *err)

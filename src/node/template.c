@@ -39,8 +39,6 @@ static int parse(struct template *template, const json_t *json, struct error *er
 	if (ret == 0)
 		ret = copy_string(json, "warm_cmd", JSON_OPTIONAL, template->warm_cmd,
 		                  sizeof(template->warm_cmd), err);
-	if (!template->warm_cmd[0])
-		(void)snprintf(template->warm_cmd, sizeof(template->warm_cmd), "true");
 	if (ret == 0)
 		ret = json_read_integer(json, "vcpu_count", JSON_REQUIRED, 1, 16, &vcpus, err);
 	if (ret == 0)

@@ -15,7 +15,7 @@ struct template
 	int64_t created_at_ms;
 	char default_user[64];
 	char default_workdir[256];
-	char warm_cmd[512]; /* what a spare sandbox rehearses: must leave no trace */
+	char warm_cmd[512]; /* what a spare sandbox rehearses, or "": must leave no trace */
 	json_t *env_vars;
 	char directory[NODE_PATH_MAX];
 };
