@@ -42,6 +42,7 @@ struct connection {
 	bool feeding;
 	bool head_done;    /* the head was parsed, on_request is due */
 	bool message_done; /* the whole request was parsed */
+	bool unread;       /* a part of the request is still to come */
 	bool timer_closed;
 	bool closing; /* nothing more is read or parsed */
 };

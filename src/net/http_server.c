@@ -16,6 +16,7 @@
 #define DEFAULT_MAX_HEAD        (64 * 1024)
 #define DEFAULT_MAX_CONNECTIONS 4096
 #define DEFAULT_IDLE_TIMEOUT_MS 75000
+#define LINGER_MS               30000       /* for a client to stop sending what nobody reads */
 #define MAX_BACKLOG             (64 * 1024) /* bytes read ahead of what is wanted before reading stops */
 
 struct listener {
@@ -105,10 +106,26 @@ static void on_stream_drain(struct stream *stream, void *context)
 static const struct stream_events connection_events = { on_stream_data, on_stream_end, on_stream_drain,
 	                                                on_stream_close };
 
+static void on_lingered(uv_timer_t *timer)
+{
+	struct connection *connection = timer->data;
+
+	if (connection->stream)
+		stream_close(connection->stream);
+}
+
 void http_connection_finish(struct connection *connection)
 {
 	connection->closing = true;
-	stream_close_after_writes(connection->stream);
+	if (!connection->unread) {
+		stream_close_after_writes(connection->stream);
+		return;
+	}
+	/* Closing while the client still sends would reset the connection, and take the reply back that it
+	 * has not read yet: what comes is thrown away until it has seen our end (RFC 9112, section 9.6). */
+	stream_shutdown(connection->stream);
+	stream_read_start(connection->stream);
+	(void)uv_timer_start(&connection->idle, on_lingered, LINGER_MS, 0);
 }
 
 /* --- idle time --- */
@@ -139,6 +156,7 @@ static void connection_refuse(struct connection *connection, int status, const c
 	                    "Connection: close\r\n\r\n%s",
 	                    status, http_reason(status), body ? strlen(body) : 0, body ? body : "");
 	(void)stream_write(connection->stream, reply.data, reply.size);
+	connection->unread = true;
 	http_connection_finish(connection);
 }
 
@@ -153,6 +171,7 @@ static int on_message_begin(http_parser *parser)
 	buffer_clear(&connection->target);
 	connection->head_done = false;
 	connection->message_done = false;
+	connection->unread = true;
 	connection->discarded = 0;
 	(void)uv_timer_stop(&connection->idle);
 	return 0;
@@ -225,6 +244,7 @@ static int on_message_complete(http_parser *parser)
 	struct connection *connection = parser->data;
 
 	connection->message_done = true;
+	connection->unread = false;
 	http_parser_pause(parser, 1);
 	return 0;
 }
@@ -295,6 +315,7 @@ static void connection_dispatch(struct connection *connection)
 		return;
 	}
 	connection->exchange = exchange;
+	connection->unread = exchange->has_body;
 	connection->server->options.on_request(exchange, connection->server->options.context);
 }
 
