@@ -9,6 +9,8 @@
 #define ENTROPY_SIZE    64
 #define INIT_TIMEOUT_MS 30000
 #define POLL_MS         50
+#define ATTEMPTS_MAX    20
+#define ATTEMPT_MS      25 /* between two */
 #define EVENTS_LIMIT    (1024 * 1024)
 
 static struct http_endpoint control_of(const char *vsock)
@@ -21,43 +23,81 @@ static struct http_endpoint control_of(const char *vsock)
 
 /* --- calls that answer 204 --- */
 
+/* Each may be made again: a connection that breaks before its answer, as one can that meets a resume, is no
+ * verdict. */
 struct plain_call {
+	struct node *node;
+	struct http_endpoint endpoint;
+	const char *target;
 	const char *what;
+	char *body;
+	unsigned attempts;
+	uv_timer_t timer;
 	node_done_fn *done;
 	void *context;
 };
+
+static void on_plain_closed(uv_handle_t *handle)
+{
+	struct plain_call *call = handle->data;
+
+	free(call->body);
+	free(call);
+}
+
+static void on_plain(int status, const char *data, size_t size, const struct error *err, void *context);
+
+static void send_plain(uv_timer_t *timer)
+{
+	struct plain_call *call = timer->data;
+
+	http_call_simple(call->node->client, &call->endpoint, "POST", call->target, call->body,
+	                 INIT_TIMEOUT_MS, on_plain, call);
+}
 
 static void on_plain(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct plain_call *call = context;
 	struct error failure = { 0 };
 
+	if (status == 0 && ++call->attempts < ATTEMPTS_MAX) {
+		(void)uv_timer_start(&call->timer, send_plain, ATTEMPT_MS, 0);
+		return;
+	}
 	if (status == 0)
 		error_set(&failure, EIO, "%s: %s", call->what, err->message);
 	else if (status != 204)
 		error_set(&failure, EIO, "%s: the agent answered %d: %.*s", call->what, status, (int)size,
 		          data);
 	call->done(call->context, failure.code ? &failure : NULL);
-	free(call);
+	uv_close((uv_handle_t *)&call->timer, on_plain_closed);
 }
 
 static void post_plain(struct node *node, const char *vsock, const char *target, const char *what,
                        json_t *body, node_done_fn *done, void *context)
 {
-	struct http_endpoint endpoint = control_of(vsock);
-	struct plain_call *call = malloc(sizeof(*call));
-	cleanup_free char *text = json_dumps(body, JSON_COMPACT);
+	struct plain_call *call = calloc(1, sizeof(*call));
+	char *text = json_dumps(body, JSON_COMPACT);
 	struct error err = { 0 };
 
 	json_decref(body);
 	if (!call || !text) {
 		free(call);
+		free(text);
 		error_errno(&err, ENOMEM, "%s", what);
 		done(context, &err);
 		return;
 	}
-	*call = (struct plain_call){ what, done, context };
-	http_call_simple(node->client, &endpoint, "POST", target, text, INIT_TIMEOUT_MS, on_plain, call);
+	*call = (struct plain_call){ .node = node,
+		                     .endpoint = control_of(vsock),
+		                     .target = target,
+		                     .what = what,
+		                     .body = text,
+		                     .done = done,
+		                     .context = context };
+	(void)uv_timer_init(node->loop, &call->timer);
+	call->timer.data = call;
+	send_plain(&call->timer);
 }
 
 static void set_optional(json_t *object, const char *key, const char *value)
