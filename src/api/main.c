@@ -156,7 +156,7 @@ static void on_signal(uv_signal_t *handle, int number)
 int main(int argc, char **argv)
 {
 	struct options options = { 0 };
-	struct api api = { .loop = uv_default_loop() };
+	static struct api api; /* static: what it holds lives until the process ends */
 	static uv_signal_t signals[2];
 	struct error err = { 0 };
 
@@ -165,6 +165,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	log_init("api", LOG_LEVEL_INFO);
+	api.loop = uv_default_loop();
 	api.run = options.run;
 	api.node = http_client_new(api.loop, NODE_CONNECTIONS, SANDBOX_IDLE_MS);
 	api.upstream = http_client_new(api.loop, SANDBOX_IDLE, SANDBOX_IDLE_MS);
