@@ -124,16 +124,39 @@ static int read_create(const struct rest_call *call, struct create_request *requ
 	return ret < 0 ? ret : read_template(template, request->template, err);
 }
 
-static void take_answer(struct record *record, const json_t *answer)
+/* False: the answer is no sandbox. */
+static bool take_answer(struct record *record, const json_t *answer)
 {
 	const char *vsock = json_string_value(json_object_get(answer, "vsock_path"));
 
-	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
+	if (!vsock || !json_is_integer(json_object_get(answer, "started_at_ms")))
+		return false;
+	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock);
 	record->started_at_ms = json_integer_value(json_object_get(answer, "started_at_ms"));
 	record->vcpu_count = (int)json_integer_value(json_object_get(answer, "vcpu_count"));
 	record->memory_mib = (int)json_integer_value(json_object_get(answer, "memory_mib"));
 	record->disk_mib = (int)json_integer_value(json_object_get(answer, "disk_mib"));
 	record->running = true;
+	return true;
+}
+
+static void on_undone(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	(void)data;
+	(void)size;
+	(void)err;
+	(void)context;
+	if (status != 204 && status != 404)
+		log_error("a sandbox that nobody will know could not be killed (status %d)", status);
+}
+
+/* The node made a sandbox that cannot be given to anyone. */
+static void undo_create(struct api *api, const char *id)
+{
+	char target[160];
+
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s", id);
+	api_call_node(api, "DELETE", target, NULL, on_undone, NULL);
 }
 
 static void on_created(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -143,13 +166,14 @@ static void on_created(int status, const char *data, size_t size, const struct e
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 	struct error failure = { 0 };
 
-	if (!answer || !record) {
+	if (!record || !take_answer(record, answer)) {
+		if (status == 201)
+			undo_create(call->api, call->sandbox_id);
 		if (record)
 			registry_remove(call->api->registry, record);
 		rest_fail_node(call, status, data, size, err);
 		return;
 	}
-	take_answer(record, answer);
 	if (registry_update(call->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
 	rest_reply(call, 201, sandbox_answer(record));
