@@ -88,6 +88,15 @@ static int refuse_unbuilt(const json_t *body, struct error *err)
 {
 	json_t *resume = json_object_get(body, "autoResume");
 
+	json_t *network = NULL;
+
+	if (json_read_object(body, "network", JSON_OPTIONAL, &network, err) < 0)
+		return -EINVAL;
+	if (json_is_false(json_object_get(network, "allowPublicTraffic")))
+		return error_set(err, ENOTSUP, "network.allowPublicTraffic: false is not supported yet");
+	if (json_is_false(json_object_get(body, "autoPauseMemory")) &&
+	    !json_is_true(json_object_get(body, "autoPause")))
+		return error_set(err, EINVAL, "autoPauseMemory needs autoPause");
 	if (json_is_true(json_object_get(body, "autoPause")))
 		return error_set(err, ENOTSUP, "autoPause is not supported yet");
 	if (json_is_true(json_object_get(resume, "enabled")))
@@ -453,10 +462,19 @@ static void on_connect_end_set(int status, const char *data, size_t size, const 
 	finish_end(status, data, size, err, context, answer_sandbox);
 }
 
-static void set_end(struct rest_call *call, int64_t end_at_ms, http_simple_fn *done)
+/* Move the end of the call's sandbox; how long it lives in all is limited. */
+static void set_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
+                    http_simple_fn *done)
 {
+	int64_t last = record->started_at_ms + API_TIMEOUT_MAX * INT64_C(1000);
 	char target[160];
 
+	if (last <= time_wall_ms()) {
+		rest_fail(call, 400, "Max instance length exceeded");
+		return;
+	}
+	if (end_at_ms > last)
+		end_at_ms = last;
 	call->number = end_at_ms;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/deadline", call->id);
 	api_call_node(call->api, "PUT", target, json_pack("{s:I}", "end_at_ms", (json_int_t)end_at_ms), done,
@@ -480,10 +498,14 @@ static bool read_timeout(struct rest_call *call, const char *key, enum json_need
 
 void sandboxes_set_timeout(struct rest_call *call)
 {
+	struct record *record;
 	int64_t timeout;
 
-	if (read_timeout(call, "timeout", JSON_REQUIRED, 0, &timeout) && rest_find_sandbox(call))
-		set_end(call, time_wall_ms() + timeout * 1000, on_end_set);
+	if (!read_timeout(call, "timeout", JSON_REQUIRED, 0, &timeout))
+		return;
+	record = rest_find_sandbox(call);
+	if (record)
+		set_end(call, record, time_wall_ms() + timeout * 1000, on_end_set);
 }
 
 void sandboxes_refresh(struct rest_call *call)
@@ -505,7 +527,7 @@ void sandboxes_refresh(struct rest_call *call)
 	if (end <= record->end_at_ms)
 		rest_reply_empty(call, 204);
 	else
-		set_end(call, end, on_end_set);
+		set_end(call, record, end, on_end_set);
 }
 
 /* Only ever extends. */
@@ -525,5 +547,5 @@ void sandboxes_connect(struct rest_call *call)
 	if (end <= record->end_at_ms)
 		rest_reply(call, 200, sandbox_answer(record));
 	else
-		set_end(call, end, on_connect_end_set);
+		set_end(call, record, end, on_connect_end_set);
 }
