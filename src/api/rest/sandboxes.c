@@ -12,6 +12,7 @@
 #define REFRESH_MAX    3600
 #define LIST_LIMIT_MAX 100
 #define TOKEN_BYTES    32
+#define LATE_MS        500 /* a start that took longer is not taken from the sandbox's time */
 
 /* --- what clients are told --- */
 
@@ -45,6 +46,9 @@ static json_t *sandbox_entry(const struct record *record)
 }
 
 /* --- create --- */
+
+static void set_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
+                    http_simple_fn *done);
 
 struct create_request {
 	char template[128];
@@ -168,12 +172,34 @@ static void undo_create(struct api *api, const char *id)
 	api_call_node(api, "DELETE", target, NULL, on_undone, NULL);
 }
 
+/* The end was moved, or not: then the sandbox lives a little shorter. */
+static void on_created_end_set(int status, const char *data, size_t size, const struct error *err,
+                               void *context)
+{
+	struct rest_call *call = context;
+	struct record *record = registry_find(call->api->registry, call->sandbox_id);
+	struct error failure = { 0 };
+
+	if (!record) {
+		rest_fail_node(call, 404, data, size, err);
+		return;
+	}
+	if (status == 204)
+		record->end_at_ms = call->number;
+	else
+		log_warn("the end of %s could not be moved (status %d)", record->id, status);
+	if (status == 204 && registry_update(call->api->registry, record, &failure) < 0)
+		log_error("%s", failure.message);
+	rest_reply(call, 201, sandbox_answer(record));
+}
+
 static void on_created(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
 	struct record *record = registry_find(call->api->registry, call->sandbox_id);
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 	struct error failure = { 0 };
+	int64_t late = record ? time_wall_ms() - record->started_at_ms : 0;
 
 	if (!record || !take_answer(record, answer)) {
 		if (status == 201)
@@ -185,7 +211,11 @@ static void on_created(int status, const char *data, size_t size, const struct e
 	}
 	if (registry_update(call->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
-	rest_reply(call, 201, sandbox_answer(record));
+	(void)snprintf(call->id, sizeof(call->id), "%s", record->id);
+	if (late < LATE_MS)
+		rest_reply(call, 201, sandbox_answer(record));
+	else
+		set_end(call, record, record->end_at_ms + late, on_created_end_set);
 }
 
 static struct record *new_record(const struct rest_call *call, const struct create_request *request)
