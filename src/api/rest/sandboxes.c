@@ -1,4 +1,4 @@
-/* /sandboxes: create, look, kill, move the end. */
+/* /sandboxes: create, look at one, kill, move the end. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,13 +6,12 @@
 
 #include "api/rest/rest.h"
 
-#define TIMEOUT_V1     15 /* seconds, when the request names none */
-#define TIMEOUT_V2     300
-#define REFRESH_MIN    15
-#define REFRESH_MAX    3600
-#define LIST_LIMIT_MAX 100
-#define TOKEN_BYTES    32
-#define LATE_MS        500 /* a start that took longer is not taken from the sandbox's time */
+#define TIMEOUT_V1  15 /* seconds, when the request names none */
+#define TIMEOUT_V2  300
+#define REFRESH_MIN 15
+#define REFRESH_MAX 3600
+#define TOKEN_BYTES 32
+#define LATE_MS     500 /* a start that took longer is not taken from the sandbox's time */
 
 /* --- what clients are told --- */
 
@@ -28,7 +27,7 @@ static json_t *sandbox_answer(const struct record *record)
 	return json;
 }
 
-static json_t *sandbox_entry(const struct record *record)
+json_t *sandboxes_entry(const struct record *record)
 {
 	char started[TIME_RFC3339_SIZE];
 	char end[TIME_RFC3339_SIZE];
@@ -277,136 +276,7 @@ void sandboxes_create(struct rest_call *call)
 	api_call_node(call->api, "POST", "/v1/sandboxes", node_request(record, &request), on_created, call);
 }
 
-/* --- list --- */
-
-/*
- * Metadata comes encoded twice: after the query's own decoding it is decoded once as a whole, split, and each
- * part decoded again.
- */
-static int read_metadata(const char *text, json_t *wanted)
-{
-	cleanup_buffer struct buffer whole = BUFFER_INIT;
-	char *save = NULL;
-
-	if (percent_decode(&whole, text, strlen(text), 0) < 0)
-		return -EINVAL;
-	for (char *pair = strtok_r(whole.data, "&", &save); pair; pair = strtok_r(NULL, "&", &save)) {
-		cleanup_buffer struct buffer key = BUFFER_INIT;
-		cleanup_buffer struct buffer value = BUFFER_INIT;
-		char *equals = strchr(pair, '=');
-
-		if (!equals || strchr(equals + 1, '=') ||
-		    percent_decode(&key, pair, (size_t)(equals - pair), 0) < 0 ||
-		    percent_decode(&value, equals + 1, strlen(equals + 1), 0) < 0)
-			return -EINVAL;
-		(void)json_object_set_new(wanted, key.data ? key.data : "",
-		                          json_string(value.data ? value.data : ""));
-	}
-	return 0;
-}
-
-static bool has_metadata(const struct record *record, const json_t *wanted)
-{
-	const char *key;
-	json_t *value;
-
-	json_object_foreach ((json_t *)(uintptr_t)wanted, key, value)
-		if (!json_equal(json_object_get(record->metadata, key), value))
-			return false;
-	return true;
-}
-
-/* Newest first; equal times by id. */
-static int by_start(const void *a, const void *b)
-{
-	const struct record *left = *(const struct record *const *)a;
-	const struct record *right = *(const struct record *const *)b;
-
-	if (left->started_at_ms != right->started_at_ms)
-		return left->started_at_ms < right->started_at_ms ? 1 : -1;
-	return strcmp(left->id, right->id);
-}
-
-struct list_request {
-	json_t *metadata;
-	long limit;
-	const char *after; /* id of the last one of the page before, or NULL */
-	bool running;      /* running ones are wanted */
-};
-
-static int read_list(struct rest_call *call, struct list_request *request, struct error *err)
-{
-	const char *metadata = http_request_query(call->exchange, "metadata");
-	const char *limit = http_request_query(call->exchange, "limit");
-	const char *state = http_request_query(call->exchange, "state");
-	char *end = NULL;
-
-	request->metadata = json_object();
-	request->limit = limit ? strtol(limit, &end, 10) : LIST_LIMIT_MAX;
-	request->after = http_request_query(call->exchange, "nextToken");
-	request->running = !state || strstr(state, "running");
-	if (limit && (*end || request->limit < 1 || request->limit > LIST_LIMIT_MAX))
-		return error_set(err, EINVAL, "limit must be between 1 and %d", LIST_LIMIT_MAX);
-	if (metadata && read_metadata(metadata, request->metadata) < 0)
-		return error_set(err, EINVAL, "Error parsing metadata: '%s'", metadata);
-	return 0;
-}
-
-static struct record **collect(struct rest_call *call, const struct list_request *request, size_t *ret_count)
-{
-	struct list *all = registry_all(call->api->registry);
-	struct record **found;
-	size_t count = 0;
-
-	list_for_each (node, all)
-		count++;
-	found = calloc(count + 1, sizeof(struct record *));
-	count = 0;
-	list_for_each (node, all) {
-		struct record *record = list_entry(node, struct record, all);
-
-		if (found && request->running && record->running && record->end_at_ms > time_wall_ms() &&
-		    strcmp(record->team_id, call->team_id) == 0 && has_metadata(record, request->metadata))
-			found[count++] = record;
-	}
-	if (found)
-		qsort(found, count, sizeof(struct record *), by_start);
-	*ret_count = count;
-	return found;
-}
-
-static void reply_page(struct rest_call *call, const struct list_request *request)
-{
-	size_t count;
-	size_t first = 0;
-	cleanup_free struct record **found = collect(call, request, &count);
-	json_t *page = json_array();
-	char total[24];
-
-	for (size_t i = 0; request->after && i < count; i++)
-		if (strcmp(found[i]->id, request->after) == 0)
-			first = i + 1;
-	for (size_t i = first; i < count && i < first + (size_t)request->limit; i++)
-		(void)json_array_append_new(page, sandbox_entry(found[i]));
-	if (first + (size_t)request->limit < count)
-		http_reply_header(call->exchange, "X-Next-Token",
-		                  found[first + (size_t)request->limit - 1]->id);
-	(void)snprintf(total, sizeof(total), "%zu", count);
-	http_reply_header(call->exchange, "X-Total-Running", total);
-	rest_reply(call, 200, page);
-}
-
-void sandboxes_list(struct rest_call *call)
-{
-	struct list_request request = { 0 };
-	struct error err = { 0 };
-
-	if (read_list(call, &request, &err) < 0)
-		rest_fail(call, 400, "%s", err.message);
-	else
-		reply_page(call, &request);
-	json_decref(request.metadata);
-}
+/* --- look --- */
 
 void sandboxes_get(struct rest_call *call)
 {
@@ -415,7 +285,7 @@ void sandboxes_get(struct rest_call *call)
 
 	if (!record)
 		return;
-	json = sandbox_entry(record);
+	json = sandboxes_entry(record);
 	(void)json_object_set_new(json, "domain", json_null());
 	(void)json_object_set_new(json, "lifecycle",
 	                          json_pack("{s:b,s:s}", "autoResume", 0, "onTimeout", "kill"));
