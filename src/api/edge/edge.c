@@ -7,8 +7,9 @@
 
 #include "api/registry.h"
 
-#define AGENT_PORT   49983
-#define TUNNEL_VSOCK 1025
+#define AGENT_PORT       49983
+#define TUNNEL_VSOCK     1025
+#define PORT_PATIENCE_MS 1000 /* a server that was just started may not listen yet */
 
 struct passage {
 	struct api *api;
@@ -254,6 +255,8 @@ static void pass(struct api *api, struct http_exchange *exchange, const struct r
 	passage->call = http_call_new(api->upstream, &endpoint, http_request_method(exchange),
 	                              origin_form(http_request_target(exchange)), &call_events, passage);
 	copy_headers(passage);
+	if (port != AGENT_PORT)
+		http_call_patience(passage->call, PORT_PATIENCE_MS);
 	http_exchange_on_close(exchange, on_client_gone, passage);
 	if (!has_body) {
 		http_call_begin(passage->call, 0);
