@@ -165,6 +165,8 @@ static void on_trouble(struct http_call *call, enum http_call_error error, bool 
 
 	(void)call;
 	(void)snprintf(id, sizeof(id), "%s", passage->id);
+	if (error == HTTP_CALL_UNREACHABLE || error == HTTP_CALL_BROKEN)
+		api_reconcile_soon(passage->api);
 	http_exchange_on_close(exchange, NULL, NULL);
 	free(passage);
 	if (after_response)

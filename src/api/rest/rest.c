@@ -86,6 +86,7 @@ void rest_fail_node(struct rest_call *call, int status, const char *data, size_t
 
 	if (status == 0) {
 		log_error("node: %s", err->message);
+		api_reconcile_soon(call->api);
 		rest_fail(call, 503, "the node cannot be reached");
 	} else if (status < 400) {
 		log_error("node: an answer with status %d that makes no sense: %.200s", status,
