@@ -240,8 +240,10 @@ static struct record *read_row(sqlite3_stmt *query)
 	copy_column(query, 4, record->access_token, sizeof(record->access_token));
 	copy_column(query, 5, record->vsock_path, sizeof(record->vsock_path));
 	record->metadata = json_loads((const char *)sqlite3_column_text(query, 6), 0, NULL);
-	if (!record->metadata)
+	if (!json_is_object(record->metadata)) {
+		json_decref(record->metadata);
 		record->metadata = json_object();
+	}
 	record->started_at_ms = sqlite3_column_int64(query, 7);
 	record->end_at_ms = sqlite3_column_int64(query, 8);
 	record->vcpu_count = sqlite3_column_int(query, 9);
