@@ -39,11 +39,19 @@ def tear(connections):
             pass
 
 
-def pump(source, sink):
-    """One direction of a joined connection, with its half-close."""
+def pump(source, sink, patient=False):
+    """One direction of a joined connection, with its half-close. With `patient` what the sink takes no more is thrown
+    away: the answer that the other direction carries may still be on its way."""
+    taken = True
     try:
         while data := source.recv(65536):
-            sink.sendall(data)
+            try:
+                if taken:
+                    sink.sendall(data)
+            except OSError:
+                if not patient:
+                    raise
+                taken = False
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         tear((source, sink))
@@ -98,7 +106,7 @@ class Monitor:
         self.open += [connection, guest]
         back = threading.Thread(target=pump, args=(guest, connection), daemon=True)
         back.start()
-        pump(connection, guest)
+        pump(connection, guest, patient=True)
         back.join()
         guest.close()
 
@@ -242,6 +250,8 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
         rest = int(self.headers.get("Content-Length", 0))
         while rest:
             data = self.rfile.read1(min(rest, 65536))
+            if not data:
+                return
             rest -= len(data)
             yield data
 
@@ -325,7 +335,10 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def on_early(self):
-        self.reply(413, b"too much")
+        """Answer before the body; close after it, as careful servers do (closing at once can reset the answer away)."""
+        self.reply(413, b"too much", ("Connection", "close"))
+        for _ in self.body():
+            pass
         self.close_connection = True
 
     def on_slow_read(self):
