@@ -39,3 +39,6 @@ void api_call_node(struct api *api, const char *method, const char *target, json
 
 /* Ask the node what runs, now and from time to time, and correct what we believe. */
 void api_reconcile(struct api *api);
+
+/* Something looks as if it were not as we believe: ask soon. May be called as often as one likes. */
+void api_reconcile_soon(struct api *api);

@@ -20,8 +20,8 @@
 #define USER             "atoll"
 #define FILES_MAX        65536
 #define NODE_CONNECTIONS 16
-#define SANDBOX_IDLE     4 /* kept connections per endpoint */
-#define SANDBOX_IDLE_MS  5000
+#define SANDBOX_IDLE     4    /* kept connections per endpoint */
+#define SANDBOX_IDLE_MS  4000 /* less than the 5 s after which many servers close: Node, uvicorn */
 #define CONNECTIONS_MAX  20000
 
 struct options {
@@ -156,7 +156,7 @@ static void on_signal(uv_signal_t *handle, int number)
 int main(int argc, char **argv)
 {
 	struct options options = { 0 };
-	struct api api = { .loop = uv_default_loop() };
+	static struct api api; /* static: what it holds lives until the process ends */
 	static uv_signal_t signals[2];
 	struct error err = { 0 };
 
@@ -165,6 +165,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	log_init("api", LOG_LEVEL_INFO);
+	api.loop = uv_default_loop();
 	api.run = options.run;
 	api.node = http_client_new(api.loop, NODE_CONNECTIONS, SANDBOX_IDLE_MS);
 	api.upstream = http_client_new(api.loop, SANDBOX_IDLE, SANDBOX_IDLE_MS);

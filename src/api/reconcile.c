@@ -6,6 +6,7 @@
 #include "api/registry.h"
 
 #define AGAIN_MS      10000
+#define SOON_MS       200
 #define RETRY_MS      1000  /* while the node cannot be reached */
 #define CREATING_MS   60000 /* a create that took longer was broken off */
 #define CALL_PATIENCE 120000
@@ -97,6 +98,13 @@ static void ask(uv_timer_t *timer)
 		return;
 	*question = (struct question){ api, time_wall_ms() };
 	api_call_node(api, "GET", "/v1/sandboxes", NULL, on_answer, question);
+}
+
+void api_reconcile_soon(struct api *api)
+{
+	/* No timer: a question is on its way, or none was asked yet. */
+	if (uv_is_active((uv_handle_t *)&api->reconcile) && uv_timer_get_due_in(&api->reconcile) > SOON_MS)
+		(void)uv_timer_start(&api->reconcile, ask, SOON_MS, 0);
 }
 
 void api_reconcile(struct api *api)

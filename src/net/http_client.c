@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "net/http_message.h"
 
+#define FIRST_WAIT_MS     50
 #define MAX_RESPONSE_HEAD (256 * 1024)
 
 struct http_client {
@@ -41,6 +42,8 @@ struct http_call {
 	struct buffer backlog;  /* response bytes that wait for http_call_resume */
 	http_parser parser;
 	uv_timer_t timer;
+	unsigned patience_ms; /* what is left for trying a refused port again */
+	unsigned wait_ms;     /* before the last try */
 	char method[16];
 	bool timer_open;
 	bool connecting;
@@ -463,11 +466,54 @@ static void call_start(struct http_call *call, struct upstream *upstream)
 		call->events->on_drain(call, call->context);
 }
 
+static void on_endpoint_connected(struct stream *stream, int status, void *context);
+
+static void on_again_closed(uv_handle_t *handle)
+{
+	struct http_call *call = handle->data;
+
+	free(handle);
+	if (call->over) {
+		call->connecting = false;
+		call_release(call);
+	} else {
+		http_endpoint_connect(call->client->loop, &call->endpoint, on_endpoint_connected, call);
+	}
+}
+
+static void on_again(uv_timer_t *timer)
+{
+	uv_close((uv_handle_t *)timer, on_again_closed);
+}
+
+/* A refused connection is tried again after a while, if there is patience left; the call keeps being
+ * `connecting`. Waits double. False: it is not. */
+static bool call_connect_again(struct http_call *call)
+{
+	unsigned wait_ms = call->wait_ms ? call->wait_ms * 2 : FIRST_WAIT_MS;
+	uv_timer_t *timer;
+
+	if (wait_ms > call->patience_ms)
+		return false;
+	timer = calloc(1, sizeof(*timer));
+	if (!timer || uv_timer_init(call->client->loop, timer) < 0) {
+		free(timer);
+		return false;
+	}
+	timer->data = call;
+	call->wait_ms = wait_ms;
+	call->patience_ms -= wait_ms;
+	(void)uv_timer_start(timer, on_again, wait_ms, 0);
+	return true;
+}
+
 static void on_endpoint_connected(struct stream *stream, int status, void *context)
 {
 	struct http_call *call = context;
 	struct upstream *upstream;
 
+	if (status == HTTP_CALL_REFUSED && !call->over && call_connect_again(call))
+		return;
 	call->connecting = false;
 	if (call->over) {
 		if (stream)
@@ -616,6 +662,11 @@ void http_call_timeout(struct http_call *call, unsigned milliseconds)
 	call->timer.data = call;
 	call->timer_open = true;
 	(void)uv_timer_start(&call->timer, on_timeout, milliseconds, 0);
+}
+
+void http_call_patience(struct http_call *call, unsigned milliseconds)
+{
+	call->patience_ms = milliseconds;
 }
 
 void http_call_cancel(struct http_call *call)

@@ -90,6 +90,9 @@ void http_call_pause(struct http_call *call); /* stop reading the response */
 void http_call_resume(struct http_call *call);
 /* Fail with HTTP_CALL_TIMEOUT when no response head came within this time. 0 = never (the default). */
 void http_call_timeout(struct http_call *call, unsigned milliseconds);
+/* Try a port that the guest refuses again for this long: a server may be starting. 0 = do not (the default).
+ * Before http_call_begin. */
+void http_call_patience(struct http_call *call, unsigned milliseconds);
 /* Give up; no callback follows. */
 void http_call_cancel(struct http_call *call);
 

@@ -166,6 +166,7 @@ void http_request_stream(struct http_exchange *exchange, const struct http_body_
 	exchange->body = *events;
 	exchange->body_context = context;
 	exchange->body_wanted = true;
+	exchange->wants_upgrade = false; /* who reads on as HTTP declines one */
 	send_continue(exchange);
 	http_connection_feed(connection, NULL, 0);
 }

@@ -295,7 +295,9 @@ static struct http_exchange *exchange_new(struct connection *connection)
 	exchange->keep_alive = http_should_keep_alive(parser);
 	exchange->content_length = (parser->flags & F_CONTENTLENGTH) ? (int64_t)parser->content_length : -1;
 	exchange->has_body = exchange->content_length > 0 || (parser->flags & F_CHUNKED);
-	exchange->wants_upgrade = parser->upgrade && http_head_find(&exchange->head, "Upgrade");
+	/* With a body it is an ordinary request first; nobody here upgrades after one. */
+	exchange->wants_upgrade =
+	        parser->upgrade && !exchange->has_body && http_head_find(&exchange->head, "Upgrade");
 	expect = http_head_find(&exchange->head, "Expect");
 	exchange->expects_continue = expect && strcasecmp(expect, "100-continue") == 0;
 	if (!exchange->target || !split_target(exchange)) {

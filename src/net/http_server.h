@@ -66,8 +66,8 @@ const char *http_request_query(struct http_exchange *exchange, const char *name)
 /* The value of a header, or NULL. */
 const char *http_request_header(const struct http_exchange *exchange, const char *name);
 const struct http_header *http_request_headers(const struct http_exchange *exchange, size_t *ret_count);
-bool http_request_wants_upgrade(
-        const struct http_exchange *exchange); /* Connection: upgrade with an Upgrade header */
+/* Connection: upgrade with an Upgrade header, and no body. Taking the body declines it. */
+bool http_request_wants_upgrade(const struct http_exchange *exchange);
 bool http_request_has_body(const struct http_exchange *exchange); /* Content-Length above 0, or chunked */
 int64_t http_request_content_length(const struct http_exchange *exchange); /* -1 when not given */
 

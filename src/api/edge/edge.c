@@ -7,8 +7,9 @@
 
 #include "api/registry.h"
 
-#define AGENT_PORT   49983
-#define TUNNEL_VSOCK 1025
+#define AGENT_PORT       49983
+#define TUNNEL_VSOCK     1025
+#define PORT_PATIENCE_MS 1000 /* a server that was just started may not listen yet */
 
 struct passage {
 	struct api *api;
@@ -34,18 +35,39 @@ static void reply_trouble(struct http_exchange *exchange, int status, const char
 
 /* --- to the sandbox --- */
 
-/* Hop-by-hop headers (RFC 9110, 7.6.1), and what routing needed. */
-static bool is_passed_on(const char *name, bool upgrade)
+/* Is the name among the comma-separated ones of `list`? */
+static bool is_in_list(const char *list, const char *name)
 {
-	static const char *const own[] = {
-		"keep-alive",        "proxy-authenticate", "proxy-authorization", "te",    "trailer",
-		"transfer-encoding", "content-length",     "proxy-connection",    "expect"
-	};
+	size_t length = strlen(name);
 
-	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
-		if (strcasecmp(name, own[i]) == 0)
+	for (;;) {
+		size_t size;
+
+		list += strspn(list, " \t,");
+		size = strcspn(list, " \t,");
+		if (size == 0)
 			return false;
-	return upgrade || (strcasecmp(name, "connection") != 0 && strcasecmp(name, "upgrade") != 0);
+		if (size == length && strncasecmp(list, name, size) == 0)
+			return true;
+		list += size;
+	}
+}
+
+/* A header is for the next hop only: one of those that always are, or named by Connection (RFC 9110, 7.6.1).
+ * Lengths and codings of bodies are each connection's own. With `upgrade` what asks for one is kept. */
+static bool is_for_hop(const struct http_header *headers, size_t count, const char *name, bool upgrade)
+{
+	static const char own[] = "keep-alive,proxy-authenticate,proxy-authorization,te,trailer,"
+	                          "transfer-encoding,content-length,proxy-connection,expect";
+
+	if (is_in_list(own, name))
+		return true;
+	if (is_in_list("connection,upgrade", name))
+		return !upgrade;
+	for (size_t i = 0; i < count; i++)
+		if (strcasecmp(headers[i].name, "connection") == 0 && is_in_list(headers[i].value, name))
+			return true;
+	return false;
 }
 
 static void on_client_gone(struct http_exchange *exchange, void *context)
@@ -107,7 +129,7 @@ static void on_response(struct http_call *call, int status, const struct http_he
 	for (size_t i = 0; i < count; i++) {
 		if (strcasecmp(headers[i].name, "content-length") == 0)
 			length = strtoll(headers[i].value, NULL, 10);
-		if (is_passed_on(headers[i].name, false))
+		if (!is_for_hop(headers, count, headers[i].name, false))
 			http_reply_header(passage->exchange, headers[i].name, headers[i].value);
 	}
 	http_reply_on_drain(passage->exchange, on_client_drained, passage);
@@ -143,6 +165,8 @@ static void on_trouble(struct http_call *call, enum http_call_error error, bool 
 
 	(void)call;
 	(void)snprintf(id, sizeof(id), "%s", passage->id);
+	if (error == HTTP_CALL_UNREACHABLE || error == HTTP_CALL_BROKEN)
+		api_reconcile_soon(passage->api);
 	http_exchange_on_close(exchange, NULL, NULL);
 	free(passage);
 	if (after_response)
@@ -164,7 +188,11 @@ static void on_upgrade(struct http_call *call, struct stream *stream, const char
 	size_t early_size = 0;
 	struct stream *client;
 
-	(void)call;
+	if (!passage->upgrade) {
+		stream_close(stream);
+		on_trouble(call, HTTP_CALL_BROKEN, false, passage);
+		return;
+	}
 	http_exchange_on_close(exchange, NULL, NULL);
 	free(passage);
 	client = http_exchange_take_stream(exchange, &early, &early_size);
@@ -192,12 +220,21 @@ static void copy_headers(const struct passage *passage)
 	bool host = false;
 
 	for (size_t i = 0; i < count; i++) {
-		if (is_passed_on(headers[i].name, passage->upgrade))
+		if (!is_for_hop(headers, count, headers[i].name, passage->upgrade))
 			http_call_header(passage->call, headers[i].name, headers[i].value);
 		host |= strcasecmp(headers[i].name, "host") == 0;
 	}
 	if (!host)
 		http_call_header(passage->call, "Host", "sandbox");
+}
+
+/* Of "http://host/path" what a server that is no proxy expects. */
+static const char *origin_form(const char *target)
+{
+	if (strncasecmp(target, "http://", 7) != 0)
+		return target;
+	target += 7 + strcspn(target + 7, "/?#");
+	return *target == '/' ? target : "/";
 }
 
 static void pass(struct api *api, struct http_exchange *exchange, const struct record *record, unsigned port)
@@ -218,8 +255,10 @@ static void pass(struct api *api, struct http_exchange *exchange, const struct r
 	(void)snprintf(passage->id, sizeof(passage->id), "%s", record->id);
 	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.100s", record->vsock_path);
 	passage->call = http_call_new(api->upstream, &endpoint, http_request_method(exchange),
-	                              http_request_target(exchange), &call_events, passage);
+	                              origin_form(http_request_target(exchange)), &call_events, passage);
 	copy_headers(passage);
+	if (port != AGENT_PORT)
+		http_call_patience(passage->call, PORT_PATIENCE_MS);
 	http_exchange_on_close(exchange, on_client_gone, passage);
 	if (!has_body) {
 		http_call_begin(passage->call, 0);
@@ -254,16 +293,24 @@ bool edge_parse_host(const char *host, unsigned *ret_port, char *id)
 	return id_is_valid(id);
 }
 
-/* The agent's routes for the node. */
+/* The agent's routes for the node, however the path is written: "//init", "/x/../init". */
 static bool is_internal(const char *path)
 {
-	static const char *const routes[] = { "/init",     "/prepare-snapshot", "/freeze", "/unfreeze",
-		                              "/collapse", "/fsfreeze",         "/fsthaw", "/upgrade" };
+	static const char routes[] = "init,prepare-snapshot,freeze,unfreeze,collapse,fsfreeze,fsthaw,upgrade";
+	char first[32] = "";
+	size_t depth = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(routes); i++)
-		if (strcmp(path, routes[i]) == 0)
-			return true;
-	return false;
+	for (; *path; path += strcspn(path, "/")) {
+		size_t size;
+
+		path += strspn(path, "/");
+		size = strcspn(path, "/");
+		if (size == 2 && strncmp(path, "..", 2) == 0)
+			depth -= depth > 0;
+		else if (size > 0 && (size != 1 || *path != '.') && depth++ == 0)
+			(void)snprintf(first, sizeof(first), "%.*s", (int)(size < 31 ? size : 0), path);
+	}
+	return depth == 1 && is_in_list(routes, first);
 }
 
 /* Both headers are needed. False: the exchange has been answered. */

@@ -86,7 +86,12 @@ void rest_fail_node(struct rest_call *call, int status, const char *data, size_t
 
 	if (status == 0) {
 		log_error("node: %s", err->message);
+		api_reconcile_soon(call->api);
 		rest_fail(call, 503, "the node cannot be reached");
+	} else if (status < 400) {
+		log_error("node: an answer with status %d that makes no sense: %.200s", status,
+		          size ? data : "");
+		rest_fail(call, 500, "the node's answer makes no sense");
 	} else {
 		rest_fail(call, status, "%s", message ? message : "the node failed");
 	}
@@ -94,15 +99,30 @@ void rest_fail_node(struct rest_call *call, int status, const char *data, size_t
 
 void rest_not_yet(struct rest_call *call)
 {
-	rest_fail(call, 501, "this endpoint is not built yet");
+	if (!call->id[0] || rest_find_sandbox(call))
+		rest_fail(call, 501, "this endpoint is not built yet");
+}
+
+/* "ID-clientid" is an old form of the id: only ID is kept. False: this is no id. */
+static bool normalize_id(char *id)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+	size_t size = strspn(id, letters);
+	bool valid = size > 0 &&
+	             (!id[size] || (id[size] == '-' && !id[size + 1 + strspn(id + size + 1, letters)]));
+
+	id[size] = '\0';
+	return valid;
 }
 
 struct record *rest_find_sandbox(struct rest_call *call)
 {
 	struct record *record;
 
-	/* "ID-clientid" is an old form of the id. */
-	call->id[strcspn(call->id, "-")] = '\0';
+	if (!normalize_id(call->id)) {
+		rest_fail(call, 400, "Invalid sandbox ID");
+		return NULL;
+	}
 	record = registry_find(call->api->registry, call->id);
 	if (record && record->running && strcmp(record->team_id, call->team_id) == 0 &&
 	    record->end_at_ms > time_wall_ms())
@@ -132,21 +152,25 @@ static bool path_matches(const char *pattern, const char *path, char id[128])
 	return !*pattern && !*path;
 }
 
+/* `allow` gets the methods of the path's routes when none of them is the request's. */
 static const struct route *find_route(const struct http_exchange *exchange, struct rest_call *call,
-                                      bool *ret_known)
+                                      char allow[64])
 {
 	const char *path = http_request_path(exchange);
+	size_t used = 0;
 
-	*ret_known = false;
+	allow[0] = '\0';
 	call->version2 = strncmp(path, "/v2/", 4) == 0;
 	if (call->version2)
 		path += 3;
 	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
 		if (!path_matches(routes[i].path, path, call->id))
 			continue;
-		*ret_known = true;
 		if (strcmp(routes[i].method, http_request_method(exchange)) == 0)
 			return &routes[i];
+		if (used < 48 && !strstr(allow, routes[i].method))
+			used += (size_t)snprintf(allow + used, 64 - used, "%s%s", used ? ", " : "",
+			                         routes[i].method);
 	}
 	return NULL;
 }
@@ -178,7 +202,7 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	struct rest_call *call = calloc(1, sizeof(*call));
 	struct error err = { 0 };
 	const struct route *route;
-	bool known;
+	char allow[64];
 
 	if (!call) {
 		http_reply_error(exchange, 500, "out of memory");
@@ -187,10 +211,12 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	call->api = context;
 	call->exchange = exchange;
 	http_exchange_on_close(exchange, on_gone, call);
-	route = find_route(exchange, call, &known);
+	route = find_route(exchange, call, allow);
 	if (!route) {
-		rest_fail(call, known ? 405 : 404,
-		          known ? "this method is not allowed here" : "no such endpoint");
+		if (allow[0])
+			http_reply_header(exchange, "Allow", allow);
+		rest_fail(call, allow[0] ? 405 : 404,
+		          allow[0] ? "this method is not allowed here" : "no such endpoint");
 		return;
 	}
 	if (!authenticate(call))

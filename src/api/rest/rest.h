@@ -36,6 +36,9 @@ void rest_fail_node(struct rest_call *call, int status, const char *data, size_t
 /* The caller's sandbox by the call's id; NULL: the call has been answered with 404. */
 struct record *rest_find_sandbox(struct rest_call *call);
 
+/* What lists and details say of a running sandbox. New reference. */
+json_t *sandboxes_entry(const struct record *record);
+
 /* Handlers, by subject. */
 void sandboxes_create(struct rest_call *call);
 void sandboxes_list(struct rest_call *call);

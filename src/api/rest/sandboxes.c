@@ -1,4 +1,4 @@
-/* /sandboxes: create, look, kill, move the end. */
+/* /sandboxes: create, look at one, kill, move the end. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,12 +6,12 @@
 
 #include "api/rest/rest.h"
 
-#define TIMEOUT_V1     15 /* seconds, when the request names none */
-#define TIMEOUT_V2     300
-#define REFRESH_MIN    15
-#define REFRESH_MAX    3600
-#define LIST_LIMIT_MAX 100
-#define TOKEN_BYTES    32
+#define TIMEOUT_V1  15 /* seconds, when the request names none */
+#define TIMEOUT_V2  300
+#define REFRESH_MIN 15
+#define REFRESH_MAX 3600
+#define TOKEN_BYTES 32
+#define LATE_MS     500 /* a start that took longer is not taken from the sandbox's time */
 
 /* --- what clients are told --- */
 
@@ -27,7 +27,7 @@ static json_t *sandbox_answer(const struct record *record)
 	return json;
 }
 
-static json_t *sandbox_entry(const struct record *record)
+json_t *sandboxes_entry(const struct record *record)
 {
 	char started[TIME_RFC3339_SIZE];
 	char end[TIME_RFC3339_SIZE];
@@ -45,6 +45,9 @@ static json_t *sandbox_entry(const struct record *record)
 }
 
 /* --- create --- */
+
+static void set_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
+                    http_simple_fn *done);
 
 struct create_request {
 	char template[128];
@@ -88,6 +91,15 @@ static int refuse_unbuilt(const json_t *body, struct error *err)
 {
 	json_t *resume = json_object_get(body, "autoResume");
 
+	json_t *network = NULL;
+
+	if (json_read_object(body, "network", JSON_OPTIONAL, &network, err) < 0)
+		return -EINVAL;
+	if (json_is_false(json_object_get(network, "allowPublicTraffic")))
+		return error_set(err, ENOTSUP, "network.allowPublicTraffic: false is not supported yet");
+	if (json_is_false(json_object_get(body, "autoPauseMemory")) &&
+	    !json_is_true(json_object_get(body, "autoPause")))
+		return error_set(err, EINVAL, "autoPauseMemory needs autoPause");
 	if (json_is_true(json_object_get(body, "autoPause")))
 		return error_set(err, ENOTSUP, "autoPause is not supported yet");
 	if (json_is_true(json_object_get(resume, "enabled")))
@@ -124,16 +136,60 @@ static int read_create(const struct rest_call *call, struct create_request *requ
 	return ret < 0 ? ret : read_template(template, request->template, err);
 }
 
-static void take_answer(struct record *record, const json_t *answer)
+/* False: the answer is no sandbox. */
+static bool take_answer(struct record *record, const json_t *answer)
 {
 	const char *vsock = json_string_value(json_object_get(answer, "vsock_path"));
 
-	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
+	if (!vsock || !json_is_integer(json_object_get(answer, "started_at_ms")))
+		return false;
+	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock);
 	record->started_at_ms = json_integer_value(json_object_get(answer, "started_at_ms"));
 	record->vcpu_count = (int)json_integer_value(json_object_get(answer, "vcpu_count"));
 	record->memory_mib = (int)json_integer_value(json_object_get(answer, "memory_mib"));
 	record->disk_mib = (int)json_integer_value(json_object_get(answer, "disk_mib"));
 	record->running = true;
+	return true;
+}
+
+static void on_undone(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	(void)data;
+	(void)size;
+	(void)err;
+	(void)context;
+	if (status != 204 && status != 404)
+		log_error("a sandbox that nobody will know could not be killed (status %d)", status);
+}
+
+/* The node made a sandbox that cannot be given to anyone. */
+static void undo_create(struct api *api, const char *id)
+{
+	char target[160];
+
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s", id);
+	api_call_node(api, "DELETE", target, NULL, on_undone, NULL);
+}
+
+/* The end was moved, or not: then the sandbox lives a little shorter. */
+static void on_created_end_set(int status, const char *data, size_t size, const struct error *err,
+                               void *context)
+{
+	struct rest_call *call = context;
+	struct record *record = registry_find(call->api->registry, call->sandbox_id);
+	struct error failure = { 0 };
+
+	if (!record) {
+		rest_fail_node(call, 404, data, size, err);
+		return;
+	}
+	if (status == 204)
+		record->end_at_ms = call->number;
+	else
+		log_warn("the end of %s could not be moved (status %d)", record->id, status);
+	if (status == 204 && registry_update(call->api->registry, record, &failure) < 0)
+		log_error("%s", failure.message);
+	rest_reply(call, 201, sandbox_answer(record));
 }
 
 static void on_created(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -142,17 +198,23 @@ static void on_created(int status, const char *data, size_t size, const struct e
 	struct record *record = registry_find(call->api->registry, call->sandbox_id);
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 	struct error failure = { 0 };
+	int64_t late = record ? time_wall_ms() - record->started_at_ms : 0;
 
-	if (!answer || !record) {
+	if (!record || !take_answer(record, answer)) {
+		if (status == 201)
+			undo_create(call->api, call->sandbox_id);
 		if (record)
 			registry_remove(call->api->registry, record);
 		rest_fail_node(call, status, data, size, err);
 		return;
 	}
-	take_answer(record, answer);
 	if (registry_update(call->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
-	rest_reply(call, 201, sandbox_answer(record));
+	(void)snprintf(call->id, sizeof(call->id), "%s", record->id);
+	if (late < LATE_MS)
+		rest_reply(call, 201, sandbox_answer(record));
+	else
+		set_end(call, record, record->end_at_ms + late, on_created_end_set);
 }
 
 static struct record *new_record(const struct rest_call *call, const struct create_request *request)
@@ -214,136 +276,7 @@ void sandboxes_create(struct rest_call *call)
 	api_call_node(call->api, "POST", "/v1/sandboxes", node_request(record, &request), on_created, call);
 }
 
-/* --- list --- */
-
-/*
- * Metadata comes encoded twice: after the query's own decoding it is decoded once as a whole, split, and each
- * part decoded again.
- */
-static int read_metadata(const char *text, json_t *wanted)
-{
-	cleanup_buffer struct buffer whole = BUFFER_INIT;
-	char *save = NULL;
-
-	if (percent_decode(&whole, text, strlen(text), 0) < 0)
-		return -EINVAL;
-	for (char *pair = strtok_r(whole.data, "&", &save); pair; pair = strtok_r(NULL, "&", &save)) {
-		cleanup_buffer struct buffer key = BUFFER_INIT;
-		cleanup_buffer struct buffer value = BUFFER_INIT;
-		char *equals = strchr(pair, '=');
-
-		if (!equals || strchr(equals + 1, '=') ||
-		    percent_decode(&key, pair, (size_t)(equals - pair), 0) < 0 ||
-		    percent_decode(&value, equals + 1, strlen(equals + 1), 0) < 0)
-			return -EINVAL;
-		(void)json_object_set_new(wanted, key.data ? key.data : "",
-		                          json_string(value.data ? value.data : ""));
-	}
-	return 0;
-}
-
-static bool has_metadata(const struct record *record, const json_t *wanted)
-{
-	const char *key;
-	json_t *value;
-
-	json_object_foreach ((json_t *)(uintptr_t)wanted, key, value)
-		if (!json_equal(json_object_get(record->metadata, key), value))
-			return false;
-	return true;
-}
-
-/* Newest first; equal times by id. */
-static int by_start(const void *a, const void *b)
-{
-	const struct record *left = *(const struct record *const *)a;
-	const struct record *right = *(const struct record *const *)b;
-
-	if (left->started_at_ms != right->started_at_ms)
-		return left->started_at_ms < right->started_at_ms ? 1 : -1;
-	return strcmp(left->id, right->id);
-}
-
-struct list_request {
-	json_t *metadata;
-	long limit;
-	const char *after; /* id of the last one of the page before, or NULL */
-	bool running;      /* running ones are wanted */
-};
-
-static int read_list(struct rest_call *call, struct list_request *request, struct error *err)
-{
-	const char *metadata = http_request_query(call->exchange, "metadata");
-	const char *limit = http_request_query(call->exchange, "limit");
-	const char *state = http_request_query(call->exchange, "state");
-	char *end = NULL;
-
-	request->metadata = json_object();
-	request->limit = limit ? strtol(limit, &end, 10) : LIST_LIMIT_MAX;
-	request->after = http_request_query(call->exchange, "nextToken");
-	request->running = !state || strstr(state, "running");
-	if (limit && (*end || request->limit < 1 || request->limit > LIST_LIMIT_MAX))
-		return error_set(err, EINVAL, "limit must be between 1 and %d", LIST_LIMIT_MAX);
-	if (metadata && read_metadata(metadata, request->metadata) < 0)
-		return error_set(err, EINVAL, "Error parsing metadata: '%s'", metadata);
-	return 0;
-}
-
-static struct record **collect(struct rest_call *call, const struct list_request *request, size_t *ret_count)
-{
-	struct list *all = registry_all(call->api->registry);
-	struct record **found;
-	size_t count = 0;
-
-	list_for_each (node, all)
-		count++;
-	found = calloc(count + 1, sizeof(struct record *));
-	count = 0;
-	list_for_each (node, all) {
-		struct record *record = list_entry(node, struct record, all);
-
-		if (found && request->running && record->running && record->end_at_ms > time_wall_ms() &&
-		    strcmp(record->team_id, call->team_id) == 0 && has_metadata(record, request->metadata))
-			found[count++] = record;
-	}
-	if (found)
-		qsort(found, count, sizeof(struct record *), by_start);
-	*ret_count = count;
-	return found;
-}
-
-static void reply_page(struct rest_call *call, const struct list_request *request)
-{
-	size_t count;
-	size_t first = 0;
-	cleanup_free struct record **found = collect(call, request, &count);
-	json_t *page = json_array();
-	char total[24];
-
-	for (size_t i = 0; request->after && i < count; i++)
-		if (strcmp(found[i]->id, request->after) == 0)
-			first = i + 1;
-	for (size_t i = first; i < count && i < first + (size_t)request->limit; i++)
-		(void)json_array_append_new(page, sandbox_entry(found[i]));
-	if (first + (size_t)request->limit < count)
-		http_reply_header(call->exchange, "X-Next-Token",
-		                  found[first + (size_t)request->limit - 1]->id);
-	(void)snprintf(total, sizeof(total), "%zu", count);
-	http_reply_header(call->exchange, "X-Total-Running", total);
-	rest_reply(call, 200, page);
-}
-
-void sandboxes_list(struct rest_call *call)
-{
-	struct list_request request = { 0 };
-	struct error err = { 0 };
-
-	if (read_list(call, &request, &err) < 0)
-		rest_fail(call, 400, "%s", err.message);
-	else
-		reply_page(call, &request);
-	json_decref(request.metadata);
-}
+/* --- look --- */
 
 void sandboxes_get(struct rest_call *call)
 {
@@ -352,7 +285,7 @@ void sandboxes_get(struct rest_call *call)
 
 	if (!record)
 		return;
-	json = sandbox_entry(record);
+	json = sandboxes_entry(record);
 	(void)json_object_set_new(json, "domain", json_null());
 	(void)json_object_set_new(json, "lifecycle",
 	                          json_pack("{s:b,s:s}", "autoResume", 0, "onTimeout", "kill"));
@@ -429,10 +362,19 @@ static void on_connect_end_set(int status, const char *data, size_t size, const 
 	finish_end(status, data, size, err, context, answer_sandbox);
 }
 
-static void set_end(struct rest_call *call, int64_t end_at_ms, http_simple_fn *done)
+/* Move the end of the call's sandbox; how long it lives in all is limited. */
+static void set_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
+                    http_simple_fn *done)
 {
+	int64_t last = record->started_at_ms + API_TIMEOUT_MAX * INT64_C(1000);
 	char target[160];
 
+	if (last <= time_wall_ms()) {
+		rest_fail(call, 400, "Max instance length exceeded");
+		return;
+	}
+	if (end_at_ms > last)
+		end_at_ms = last;
 	call->number = end_at_ms;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/deadline", call->id);
 	api_call_node(call->api, "PUT", target, json_pack("{s:I}", "end_at_ms", (json_int_t)end_at_ms), done,
@@ -456,10 +398,14 @@ static bool read_timeout(struct rest_call *call, const char *key, enum json_need
 
 void sandboxes_set_timeout(struct rest_call *call)
 {
+	struct record *record;
 	int64_t timeout;
 
-	if (read_timeout(call, "timeout", JSON_REQUIRED, 0, &timeout) && rest_find_sandbox(call))
-		set_end(call, time_wall_ms() + timeout * 1000, on_end_set);
+	if (!read_timeout(call, "timeout", JSON_REQUIRED, 0, &timeout))
+		return;
+	record = rest_find_sandbox(call);
+	if (record)
+		set_end(call, record, time_wall_ms() + timeout * 1000, on_end_set);
 }
 
 void sandboxes_refresh(struct rest_call *call)
@@ -481,7 +427,7 @@ void sandboxes_refresh(struct rest_call *call)
 	if (end <= record->end_at_ms)
 		rest_reply_empty(call, 204);
 	else
-		set_end(call, end, on_end_set);
+		set_end(call, record, end, on_end_set);
 }
 
 /* Only ever extends. */
@@ -501,5 +447,5 @@ void sandboxes_connect(struct rest_call *call)
 	if (end <= record->end_at_ms)
 		rest_reply(call, 200, sandbox_answer(record));
 	else
-		set_end(call, end, on_connect_end_set);
+		set_end(call, record, end, on_connect_end_set);
 }

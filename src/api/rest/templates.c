@@ -29,7 +29,7 @@ static void on_list(int status, const char *data, size_t size, const struct erro
 	size_t index;
 	json_t *template;
 
-	if (!list) {
+	if (!json_is_array(list)) {
 		rest_fail_node(call, status, data, size, err);
 		return;
 	}
@@ -51,7 +51,7 @@ static void on_alias(int status, const char *data, size_t size, const struct err
 	size_t index;
 	json_t *template;
 
-	if (!list) {
+	if (!json_is_array(list)) {
 		rest_fail_node(call, status, data, size, err);
 		return;
 	}

@@ -139,13 +139,19 @@ int store_ensure_key(struct store *store, const char *key, struct error *err)
 	int code;
 
 	hash_key(key, hash);
-	sql = sqlite3_mprintf("BEGIN IMMEDIATE;"
-	                      "INSERT OR IGNORE INTO teams VALUES ('default', 'Default');"
-	                      "INSERT OR IGNORE INTO api_keys VALUES (%Q, 'default', 'first', %lld); COMMIT",
-	                      hash, (long long)time_wall_ms());
+	sql = sqlite3_mprintf(
+	        "BEGIN IMMEDIATE;"
+	        "INSERT OR IGNORE INTO teams VALUES ('default', 'Default');"
+	        "DELETE FROM api_keys WHERE name = 'first' AND team_id = 'default' AND hash <> %Q;"
+	        "INSERT OR IGNORE INTO api_keys VALUES (%Q, 'default', 'first', %lld); COMMIT",
+	        hash, hash, (long long)time_wall_ms());
 	code = sql ? sqlite3_exec(store->db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
 	sqlite3_free(sql);
-	return code == SQLITE_OK ? 0 : fail(store, err, "store the key");
+	if (code == SQLITE_OK)
+		return 0;
+	fail(store, err, "store the key");
+	(void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL); /* when none is open: no matter */
+	return -EIO;
 }
 
 /* The one text that a statement with one text parameter yields. */
@@ -234,8 +240,10 @@ static struct record *read_row(sqlite3_stmt *query)
 	copy_column(query, 4, record->access_token, sizeof(record->access_token));
 	copy_column(query, 5, record->vsock_path, sizeof(record->vsock_path));
 	record->metadata = json_loads((const char *)sqlite3_column_text(query, 6), 0, NULL);
-	if (!record->metadata)
+	if (!json_is_object(record->metadata)) {
+		json_decref(record->metadata);
 		record->metadata = json_object();
+	}
 	record->started_at_ms = sqlite3_column_int64(query, 7);
 	record->end_at_ms = sqlite3_column_int64(query, 8);
 	record->vcpu_count = sqlite3_column_int(query, 9);

@@ -11,7 +11,8 @@
 struct store *store_open(const char *path, struct error *err);
 void store_close(struct store *store);
 
-/* Make sure that this key exists and belongs to the first team. 0 or -EIO with `err`. */
+/* Make this the service's own key: it belongs to the first team, and the one that was it before is valid no
+ * more. 0 or -EIO with `err`. */
 int store_ensure_key(struct store *store, const char *key, struct error *err);
 
 /* The team that a key belongs to. 0, -ENOENT for no such key, -EIO. */

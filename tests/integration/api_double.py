@@ -1,0 +1,362 @@
+"""A stand-in for atoll-node and for the guests behind it: the node API on a unix socket, and for each sandbox a
+"monitor" socket that speaks the hybrid vsock handshake and leads to TCP servers of the test."""
+import hashlib
+import http.server
+import json
+import os
+import socket
+import socketserver
+import threading
+import time
+import uuid
+
+
+class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+class TcpServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+def serve(server):
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+
+def tear(connections):
+    for connection in connections:
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+
+def pump(source, sink, patient=False):
+    """One direction of a joined connection, with its half-close. With `patient` what the sink takes no more is thrown
+    away: the answer that the other direction carries may still be on its way."""
+    taken = True
+    try:
+        while data := source.recv(65536):
+            try:
+                if taken:
+                    sink.sendall(data)
+            except OSError:
+                if not patient:
+                    raise
+                taken = False
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        tear((source, sink))
+
+
+def read_line(connection):
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = connection.recv(1)
+        if not byte or len(line) > 64:
+            return ""
+        line += byte
+    return line.decode().strip()
+
+
+class Monitor:
+    """vsock.sock of one sandbox. `ports` maps guest TCP ports to ports of this machine, `agent` is the agent's."""
+
+    def __init__(self, path, agent, ports):
+        self.agent, self.ports = agent, ports
+        self.handshakes, self.open = [], []
+        monitor = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                monitor.serve(self.request)
+
+        self.server = UnixServer(path, Handler)
+        os.chmod(path, 0o666)
+        serve(self.server)
+
+    def target(self, connection):
+        line = read_line(connection)
+        self.handshakes.append(line)
+        if line == "CONNECT 49983":
+            connection.sendall(b"OK 1073741824\n")
+            return self.agent
+        if line != "CONNECT 1025":
+            return None
+        connection.sendall(b"OK 1073741825\n")
+        line = read_line(connection)
+        self.handshakes.append(line)
+        port = self.ports.get(int(line.split()[1]))
+        connection.sendall(b"OK\n" if port else b"ERR connection refused\n")
+        return port
+
+    def serve(self, connection):
+        port = self.target(connection)
+        if port is None:
+            return
+        guest = socket.create_connection(("127.0.0.1", port))
+        self.open += [connection, guest]
+        back = threading.Thread(target=pump, args=(guest, connection), daemon=True)
+        back.start()
+        pump(connection, guest, patient=True)
+        back.join()
+        guest.close()
+
+    def kill(self):
+        """As when the monitor is killed: the socket file stays, nobody listens, connections break."""
+        self.server.shutdown()
+        self.server.server_close()
+        tear(self.open)
+
+
+def template(name):
+    return {"name": name, "build_id": str(uuid.uuid4()), "vcpu_count": 2, "memory_mib": 512, "disk_mib": 1024,
+            "created_at_ms": 1_700_000_000_000}
+
+
+class Node:
+    """The node API. Its sandboxes outlive it, as monitors do."""
+
+    def __init__(self, directory, agent, ports):
+        self.directory, self.agent, self.ports = directory, agent, ports
+        self.path = os.path.join(directory, "node.sock")
+        self.sandboxes, self.monitors, self.created = {}, {}, {}
+        self.templates = [template("base"), template("code-interpreter-v1")]
+        self.delay = 0  # seconds that a create takes
+        self.age = 0  # how long ago, in seconds, the sandboxes to come say that they began
+        self.refuse = None  # what a create is answered instead
+        self.start()
+
+    def start(self):
+        node = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def address_string(self):
+                return "unix"
+
+            def log_message(self, *_):
+                pass
+
+            def answer(self):
+                node.open.append(self.connection)
+                size = int(self.headers.get("Content-Length", 0))
+                body = json.loads(self.rfile.read(size)) if size else None
+                status, reply = node.answer(self.command, self.path, body)
+                data = b"" if reply is None else json.dumps(reply).encode()
+                self.send_response(status)
+                if status != 204:
+                    self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = do_DELETE = answer
+
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+        self.open = []
+        self.server = UnixServer(self.path, Handler)
+        os.chmod(self.path, 0o666)
+        serve(self.server)
+
+    def kill(self):
+        self.server.shutdown()
+        self.server.server_close()
+        tear(self.open)
+
+    def create(self, body):
+        if not any(item["name"] == body["template"] for item in self.templates):
+            return 404, {"code": 404, "message": f"template '{body['template']}' not found"}
+        sandbox_id = body["sandbox_id"]
+        directory = os.path.join(self.directory, "sandboxes", sandbox_id)
+        os.makedirs(directory)
+        path = os.path.join(directory, "vsock.sock")
+        self.monitors[sandbox_id] = Monitor(path, self.agent, self.ports)
+        self.created[sandbox_id] = body
+        self.sandboxes[sandbox_id] = {
+            "sandbox_id": sandbox_id, "template": body["template"], "build_id": str(uuid.uuid4()),
+            "template_id": body["template_id"], "team_id": body["team_id"], "alias": body["alias"],
+            "started_at_ms": int((time.time() - self.age) * 1000), "end_at_ms": body["end_at_ms"], "vcpu_count": 2,
+            "memory_mib": 512, "disk_mib": 1024, "metadata": body["metadata"], "vsock_path": path, "pid": 1,
+        }
+        return 201, self.sandboxes[sandbox_id]
+
+    def end(self, sandbox_id):
+        self.sandboxes.pop(sandbox_id)
+        self.monitors.pop(sandbox_id).kill()
+
+    def answer(self, method, path, body):
+        parts = path.strip("/").split("/")
+        if path == "/v1/templates":
+            return 200, self.templates
+        if parts == ["v1", "sandboxes"] and method == "POST":
+            time.sleep(self.delay)
+            return self.refuse or self.create(body)
+        if parts == ["v1", "sandboxes"]:
+            return 200, list(self.sandboxes.values())
+        sandbox = self.sandboxes.get(parts[2])
+        if sandbox is None:
+            return 404, {"code": 404, "message": f"sandbox '{parts[2]}' does not exist"}
+        if method == "PUT":
+            sandbox["end_at_ms"] = body["end_at_ms"]
+            return 204, None
+        if method == "DELETE":
+            self.end(parts[2])
+            return 204, None
+        return 200, sandbox
+
+
+class Guest:
+    """A server in a guest. Remembers what it saw."""
+
+    def __init__(self, name):
+        self.name, self.seen, self.sent = name, [], 0
+        self.aborted = threading.Event()
+        guest = self
+
+        class Handler(GuestHandler):
+            pass
+
+        Handler.guest = guest
+        self.server = TcpServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+        serve(self.server)
+
+
+class GuestHandler(http.server.BaseHTTPRequestHandler):
+    """The path chooses the behaviour: "/torn" is on_torn."""
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def body(self):
+        """The request's body, piece by piece."""
+        if self.headers.get("Transfer-Encoding", "") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return
+        rest = int(self.headers.get("Content-Length", 0))
+        while rest:
+            data = self.rfile.read1(min(rest, 65536))
+            if not data:
+                return
+            rest -= len(data)
+            yield data
+
+    def chunk(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def handle_any(self):
+        self.guest.seen.append((self.command, self.path, self.headers))
+        name = self.path.split("?")[0].strip("/").replace("-", "_").replace(".", "_")
+        getattr(self, "on_" + name, self.on_echo)()
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_PATCH = handle_any
+
+    def reply(self, status, data, *headers):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def on_echo(self):
+        digest, size = hashlib.sha256(), 0
+        for piece in self.body():
+            digest.update(piece)
+            size += len(piece)
+        self.reply(200, json.dumps({
+            "server": self.guest.name, "method": self.command, "path": self.path, "size": size,
+            "sha256": digest.hexdigest(), "headers": self.headers.items()}).encode(),
+            ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("Connection", "X-Secret-Hop"), ("X-Secret-Hop", "hop"),
+            ("X-Custom", "kept"))
+
+    def on_metrics(self):
+        self.reply(200, json.dumps({
+            "ts": 1, "cpu_count": 2, "cpu_used_pct": 12.5, "mem_total": 1000, "mem_used": 500, "mem_cache": 7,
+            "disk_used": 3, "disk_total": 9}).encode())
+
+    def begin_chunked(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def on_stream(self):
+        self.begin_chunked()
+        for i in range(3):
+            self.chunk(b"data: %d\n\n" % i)
+            time.sleep(0.3)
+        self.chunk(b"")
+
+    def on_endless(self):
+        self.guest.aborted.clear()
+        self.guest.sent = 0
+        self.begin_chunked()
+        try:
+            while True:
+                self.chunk(b"x" * 16384)
+                self.guest.sent += 16384
+        except OSError:
+            self.guest.aborted.set()
+
+    def on_silent(self):
+        self.guest.aborted.clear()
+        if not self.connection.recv(1):
+            self.guest.aborted.set()
+
+    def on_torn(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"only this")
+        self.close_connection = True
+
+    def on_garbage(self):
+        self.wfile.write(b"this is no HTTP\r\n\r\n")
+        self.close_connection = True
+
+    def on_until_close(self):
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\nuntil the end")
+        self.close_connection = True
+
+    def on_early(self):
+        """Answer before the body; close after it, as careful servers do (closing at once can reset the answer away)."""
+        self.reply(413, b"too much", ("Connection", "close"))
+        for _ in self.body():
+            pass
+        self.close_connection = True
+
+    def on_slow_read(self):
+        """Stop reading for a while; remember how much had been sent to us by then."""
+        size = 0
+        for piece in self.body():
+            if size == 0:
+                time.sleep(2)
+            size += len(piece)
+        self.reply(200, str(size).encode())
+
+    def on_ws(self):
+        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                         b"Sec-WebSocket-Accept: yes\r\n\r\nhello")
+        while data := self.connection.recv(65536):
+            self.wfile.write(b"<" + data + b">")
+        self.close_connection = True
+
+    def on_unasked(self):
+        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+        self.close_connection = True
