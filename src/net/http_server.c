@@ -404,7 +404,8 @@ void http_connection_feed(struct connection *connection, const char *data, size_
 			buffer_consume(&connection->backlog, used);
 		}
 	} else {
-		used = connection_parse(connection, data, size);
+		/* A wait that is over brings no data, and an offset to no data is undefined. */
+		used = connection_parse(connection, data ? data : "", size);
 		if (used < size && buffer_append(&connection->backlog, data + used, size - used) < 0)
 			stream_close(connection->stream);
 	}
