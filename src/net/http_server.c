@@ -379,7 +379,8 @@ static size_t connection_parse(struct connection *connection, const char *data, 
 		if (HTTP_PARSER_ERRNO(parser) == HPE_PAUSED) {
 			http_parser_pause(parser, 0);
 		} else if (HTTP_PARSER_ERRNO(parser) != HPE_OK) {
-			if (connection->stream)
+			/* One that has its last answer gets no other, which would break it off. */
+			if (connection->stream && !connection->closing)
 				connection_parse_failed(connection);
 			return size;
 		}

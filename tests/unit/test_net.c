@@ -170,6 +170,8 @@ struct raw {
 	uint16_t port;
 	const char *request;
 	size_t request_size;
+	bool whole;  /* not byte by byte */
+	int problem; /* how the answer ended: 0, or an errno */
 	struct buffer answer;
 	uv_loop_t *loop;
 };
@@ -187,13 +189,16 @@ static void raw_work(uv_work_t *work)
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return;
-	for (size_t i = 0; i < raw->request_size; i++) {
+	if (raw->whole)
+		(void)send(fd, raw->request, raw->request_size, MSG_NOSIGNAL);
+	for (size_t i = 0; i < raw->request_size && !raw->whole; i++) {
 		/* Byte by byte: the parser must bear any split. */
 		if (send(fd, raw->request + i, 1, MSG_NOSIGNAL) != 1)
 			break;
 	}
 	while ((got = recv(fd, chunk, sizeof(chunk), 0)) > 0)
 		(void)buffer_append(&raw->answer, chunk, (size_t)got);
+	raw->problem = got < 0 ? errno : 0;
 }
 
 static void raw_done(uv_work_t *work, int status)
@@ -246,6 +251,31 @@ static void malformed_and_oversize_requests_are_refused(void **state)
 	assert_ptr_equal(strstr(large.data, "HTTP/1.1 413"), large.data);
 	raw_exchange(*state, "GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", &path);
 	assert_ptr_equal(strstr(path.data, "HTTP/1.1 400"), path.data);
+}
+
+/* The handler answers early and closes; what comes behind is no HTTP, and much of it is still on its way. */
+static void an_early_answer_arrives_whatever_follows(void **state)
+{
+	static const char head[] = "POST /collect HTTP/1.1\r\nHost: x\r\nConnection: "
+	                           "close\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n";
+	static char request[512 * 1024];
+	struct fixture *fixture = *state;
+	struct raw raw = { .port = fixture->endpoint.port,
+		           .request = request,
+		           .request_size = sizeof(request),
+		           .whole = true,
+		           .loop = &fixture->loop };
+
+	memset(request, 'x', sizeof(request));
+	memcpy(request, head, sizeof(head) - 1);
+	raw.work.data = &raw;
+	(void)uv_queue_work(&fixture->loop, &raw.work, raw_work, raw_done);
+	(void)uv_run(&fixture->loop, UV_RUN_DEFAULT);
+	assert_non_null(raw.answer.data);
+	assert_ptr_equal(strstr(raw.answer.data, "HTTP/1.1 413"), raw.answer.data);
+	assert_null(strstr(raw.answer.data + 1, "HTTP/1.1"));
+	assert_int_equal(raw.problem, 0);
+	buffer_fini(&raw.answer);
 }
 
 static void an_upgrade_hands_the_connection_over(void **state)
@@ -425,6 +455,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(pipelined_requests_are_answered_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(malformed_and_oversize_requests_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_early_answer_arrives_whatever_follows, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_upgrade_hands_the_connection_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_bodies_stream_both_ways, setup, teardown),
 		cmocka_unit_test_setup_teardown(connections_are_kept, setup, teardown),
