@@ -392,6 +392,83 @@ static void connections_are_kept(void **state)
 	}
 }
 
+/* --- an upstream that says what it is told to --- */
+
+struct upstream {
+	uv_work_t work;
+	int listener;
+	const char *answer;
+	unsigned connections;
+	bool done;
+};
+
+/* Answer two requests, on as many connections as they come by. */
+static void upstream_work(uv_work_t *work)
+{
+	struct upstream *upstream = work->data;
+	struct timeval patience = { .tv_sec = 5 };
+	unsigned answers = 0;
+
+	(void)setsockopt(upstream->listener, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	while (answers < 2) {
+		cleanup_close int fd = accept(upstream->listener, NULL, NULL);
+		char request[4096];
+
+		if (fd < 0)
+			return;
+		upstream->connections++;
+		while (answers < 2 && recv(fd, request, sizeof(request), 0) > 0) {
+			(void)send(fd, upstream->answer, strlen(upstream->answer), MSG_NOSIGNAL);
+			answers++;
+		}
+	}
+}
+
+static void upstream_done(uv_work_t *work, int status)
+{
+	(void)status;
+	((struct upstream *)work->data)->done = true;
+}
+
+/* How many connections two requests take. */
+static unsigned count_connections(struct fixture *fixture, const char *answer)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	socklen_t size = sizeof(address);
+	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct upstream upstream = { .listener = fd, .answer = answer };
+	uint16_t port = fixture->endpoint.port;
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(fd, 4), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+	fixture->endpoint.port = ntohs(address.sin_port);
+	upstream.work.data = &upstream;
+	(void)uv_queue_work(&fixture->loop, &upstream.work, upstream_work, upstream_done);
+	for (int i = 0; i < 2; i++) {
+		struct seen seen = call_and_wait(fixture, "GET", "/", 0);
+
+		assert_int_equal(seen.status, 200);
+		assert_int_equal(seen.size, 2);
+	}
+	fixture->endpoint.port = port;
+	while (!upstream.done)
+		(void)uv_run(&fixture->loop, UV_RUN_ONCE);
+	return upstream.connections;
+}
+
+static void an_upstream_out_of_step_is_not_kept(void **state)
+{
+	assert_int_equal(count_connections(*state, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), 1);
+	assert_int_equal(
+	        count_connections(
+	                *state, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+	        1);
+	assert_int_equal(
+	        count_connections(*state, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200"), 2);
+}
+
 static void a_torn_answer_is_an_error(void **state)
 {
 	struct seen seen = call_and_wait(*state, "GET", "/torn", 0);
@@ -459,6 +536,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_upgrade_hands_the_connection_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_bodies_stream_both_ways, setup, teardown),
 		cmocka_unit_test_setup_teardown(connections_are_kept, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_upstream_out_of_step_is_not_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_torn_answer_is_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(nobody_listening_is_told_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_client_that_leaves_is_noticed, setup, teardown),
