@@ -29,12 +29,26 @@ struct multipart {
 	struct buffer pending; /* input that was not used yet */
 };
 
+/* The next ';' that separates parameters, or NULL: one in quotes belongs to a value. */
+static const char *next_parameter(const char *at)
+{
+	bool quoted = false;
+
+	for (; *at && (quoted || *at != ';'); at++) {
+		if (*at == '"')
+			quoted = !quoted;
+		else if (quoted && *at == '\\' && (at[1] == '"' || at[1] == '\\'))
+			at++;
+	}
+	return *at ? at : NULL;
+}
+
 /* The value of `key=value` or `key="value"` in a header, unescaped. False when it is not there. */
 static bool find_parameter(const char *header, const char *key, char *value, size_t size)
 {
 	size_t length = strlen(key);
 
-	for (const char *at = header; (at = strchr(at, ';'));) {
+	for (const char *at = header; (at = next_parameter(at));) {
 		size_t used = 0;
 		bool quoted;
 
@@ -172,8 +186,11 @@ static int step_headers(struct multipart *multipart)
 	char *end = pending->size >= 4 ? memmem(pending->data, pending->size, "\r\n\r\n", 4) : NULL;
 	int ret;
 
+	/* The same bound wherever the input is cut. */
+	if ((end ? (size_t)(end - pending->data) + 4 : pending->size) > HEADERS_MAX)
+		return -EINVAL;
 	if (!end)
-		return pending->size > HEADERS_MAX ? -EINVAL : 0;
+		return 0;
 	*end = '\0';
 	ret = begin_part(multipart, pending->data);
 	if (ret < 0)

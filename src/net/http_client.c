@@ -250,13 +250,15 @@ static void call_broken(struct http_call *call)
 	call->broken_later = true;
 }
 
-static void call_complete(struct http_call *call)
+/* `rest` tells whether the upstream sent more than the answer: it is out of step, and nothing more is asked
+ * of it. */
+static void call_complete(struct http_call *call, bool rest)
 {
 	struct upstream *upstream = call->upstream;
 
 	call->upstream = NULL;
 	if (upstream) {
-		if (http_should_keep_alive(&call->parser) && (!call->has_body || call->body_ended) &&
+		if (!rest && http_should_keep_alive(&call->parser) && (!call->has_body || call->body_ended) &&
 		    upstream->stream)
 			upstream_keep(upstream);
 		else
@@ -383,7 +385,7 @@ static bool call_parse(struct http_call *call, const char *data, size_t size)
 		if (problem == HPE_PAUSED)
 			http_parser_pause(parser, 0);
 		if (call->complete)
-			call_complete(call);
+			call_complete(call, used < size);
 		else if (parser->upgrade && parser->status_code == 101)
 			call_upgraded(call, data + used, size - used);
 		else if ((problem != HPE_OK && problem != HPE_PAUSED) || size == 0)

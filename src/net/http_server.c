@@ -381,7 +381,8 @@ static size_t connection_parse(struct connection *connection, const char *data, 
 		if (HTTP_PARSER_ERRNO(parser) == HPE_PAUSED) {
 			http_parser_pause(parser, 0);
 		} else if (HTTP_PARSER_ERRNO(parser) != HPE_OK) {
-			if (connection->stream)
+			/* One that has its last answer gets no other, which would break it off. */
+			if (connection->stream && !connection->closing)
 				connection_parse_failed(connection);
 			return size;
 		}
@@ -406,7 +407,8 @@ void http_connection_feed(struct connection *connection, const char *data, size_
 			buffer_consume(&connection->backlog, used);
 		}
 	} else {
-		used = connection_parse(connection, data, size);
+		/* A wait that is over brings no data, and an offset to no data is undefined. */
+		used = connection_parse(connection, data ? data : "", size);
 		if (used < size && buffer_append(&connection->backlog, data + used, size - used) < 0)
 			stream_close(connection->stream);
 	}

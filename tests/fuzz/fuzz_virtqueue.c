@@ -11,26 +11,13 @@
 #include <unistd.h>
 
 #include "base/base.h"
+#include "fuzz.h"
 #include "vmm/device/device.h"
 
 #define MEMORY_BASE 0x1000
 #define MEMORY_SIZE 0x8000
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
-
-static uint32_t take(struct input *input, size_t bytes)
-{
-	uint32_t value = 0;
-
-	for (size_t i = 0; i < bytes && input->size; i++, input->size--)
-		value |= (uint32_t)*input->data++ << (8 * i);
-	return value;
-}
 
 static char image_path[] = "/tmp/atoll-fuzz-XXXXXX";
 

@@ -118,6 +118,38 @@ static void forms_that_are_none_are_refused(void **state)
 	                          &events, NULL, NULL));
 }
 
+static void quoted_values_hold_no_parameters(void **state)
+{
+	static const char form[] = "--XX\r\nContent-Disposition: form-data; filename=\"a\\\"; name=b\"; "
+	                           "name=c\r\n\r\n\r\n--XX--";
+	struct collected collected = { .text = BUFFER_INIT };
+	bool complete;
+
+	(void)state;
+	assert_int_equal(parse(form, sizeof(form) - 1, 0, &collected, &complete), 0);
+	assert_true(complete);
+	assert_string_equal(collected.text.data, "<c|a\"; name=b:>");
+	buffer_fini(&collected.text);
+}
+
+static void the_bound_on_headers_does_not_depend_on_cuts(void **state)
+{
+	char form[9000];
+	int size = snprintf(
+	        form, sizeof(form),
+	        "--XX\r\nContent-Disposition: form-data; name=a; filename=%08500d\r\n\r\n\r\n--XX--", 1);
+
+	(void)state;
+	for (size_t cut = 0; cut <= (size_t)size; cut += 500) {
+		struct collected collected = { .text = BUFFER_INIT };
+		bool complete;
+
+		assert_int_equal(parse(form, (size_t)size, cut, &collected, &complete), -EINVAL);
+		assert_int_equal(collected.parts, 0);
+		buffer_fini(&collected.text);
+	}
+}
+
 static void a_callback_can_end_a_form(void **state)
 {
 	static const char form[] = "--XX\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--XX\r\n"
@@ -195,6 +227,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(forms_are_the_same_wherever_they_are_cut),
 		cmocka_unit_test(forms_that_are_none_are_refused),
+		cmocka_unit_test(quoted_values_hold_no_parameters),
+		cmocka_unit_test(the_bound_on_headers_does_not_depend_on_cuts),
 		cmocka_unit_test(a_callback_can_end_a_form),
 		cmocka_unit_test(paths_are_resolved_as_the_clients_expect),
 		cmocka_unit_test(signatures_are_those_of_the_sdk),

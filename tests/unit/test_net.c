@@ -170,6 +170,8 @@ struct raw {
 	uint16_t port;
 	const char *request;
 	size_t request_size;
+	bool whole;  /* not byte by byte */
+	int problem; /* how the answer ended: 0, or an errno */
 	struct buffer answer;
 	uv_loop_t *loop;
 };
@@ -187,13 +189,16 @@ static void raw_work(uv_work_t *work)
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return;
-	for (size_t i = 0; i < raw->request_size; i++) {
+	if (raw->whole)
+		(void)send(fd, raw->request, raw->request_size, MSG_NOSIGNAL);
+	for (size_t i = 0; i < raw->request_size && !raw->whole; i++) {
 		/* Byte by byte: the parser must bear any split. */
 		if (send(fd, raw->request + i, 1, MSG_NOSIGNAL) != 1)
 			break;
 	}
 	while ((got = recv(fd, chunk, sizeof(chunk), 0)) > 0)
 		(void)buffer_append(&raw->answer, chunk, (size_t)got);
+	raw->problem = got < 0 ? errno : 0;
 }
 
 static void raw_done(uv_work_t *work, int status)
@@ -246,6 +251,31 @@ static void malformed_and_oversize_requests_are_refused(void **state)
 	assert_ptr_equal(strstr(large.data, "HTTP/1.1 413"), large.data);
 	raw_exchange(*state, "GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", &path);
 	assert_ptr_equal(strstr(path.data, "HTTP/1.1 400"), path.data);
+}
+
+/* The handler answers early and closes; what comes behind is no HTTP, and much of it is still on its way. */
+static void an_early_answer_arrives_whatever_follows(void **state)
+{
+	static const char head[] = "POST /collect HTTP/1.1\r\nHost: x\r\nConnection: "
+	                           "close\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n";
+	static char request[512 * 1024];
+	struct fixture *fixture = *state;
+	struct raw raw = { .port = fixture->endpoint.port,
+		           .request = request,
+		           .request_size = sizeof(request),
+		           .whole = true,
+		           .loop = &fixture->loop };
+
+	memset(request, 'x', sizeof(request));
+	memcpy(request, head, sizeof(head) - 1);
+	raw.work.data = &raw;
+	(void)uv_queue_work(&fixture->loop, &raw.work, raw_work, raw_done);
+	(void)uv_run(&fixture->loop, UV_RUN_DEFAULT);
+	assert_non_null(raw.answer.data);
+	assert_ptr_equal(strstr(raw.answer.data, "HTTP/1.1 413"), raw.answer.data);
+	assert_null(strstr(raw.answer.data + 1, "HTTP/1.1"));
+	assert_int_equal(raw.problem, 0);
+	buffer_fini(&raw.answer);
 }
 
 static void an_upgrade_hands_the_connection_over(void **state)
@@ -362,6 +392,83 @@ static void connections_are_kept(void **state)
 	}
 }
 
+/* --- an upstream that says what it is told to --- */
+
+struct upstream {
+	uv_work_t work;
+	int listener;
+	const char *answer;
+	unsigned connections;
+	bool done;
+};
+
+/* Answer two requests, on as many connections as they come by. */
+static void upstream_work(uv_work_t *work)
+{
+	struct upstream *upstream = work->data;
+	struct timeval patience = { .tv_sec = 5 };
+	unsigned answers = 0;
+
+	(void)setsockopt(upstream->listener, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	while (answers < 2) {
+		cleanup_close int fd = accept(upstream->listener, NULL, NULL);
+		char request[4096];
+
+		if (fd < 0)
+			return;
+		upstream->connections++;
+		while (answers < 2 && recv(fd, request, sizeof(request), 0) > 0) {
+			(void)send(fd, upstream->answer, strlen(upstream->answer), MSG_NOSIGNAL);
+			answers++;
+		}
+	}
+}
+
+static void upstream_done(uv_work_t *work, int status)
+{
+	(void)status;
+	((struct upstream *)work->data)->done = true;
+}
+
+/* How many connections two requests take. */
+static unsigned count_connections(struct fixture *fixture, const char *answer)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	socklen_t size = sizeof(address);
+	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct upstream upstream = { .listener = fd, .answer = answer };
+	uint16_t port = fixture->endpoint.port;
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(fd, 4), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+	fixture->endpoint.port = ntohs(address.sin_port);
+	upstream.work.data = &upstream;
+	(void)uv_queue_work(&fixture->loop, &upstream.work, upstream_work, upstream_done);
+	for (int i = 0; i < 2; i++) {
+		struct seen seen = call_and_wait(fixture, "GET", "/", 0);
+
+		assert_int_equal(seen.status, 200);
+		assert_int_equal(seen.size, 2);
+	}
+	fixture->endpoint.port = port;
+	while (!upstream.done)
+		(void)uv_run(&fixture->loop, UV_RUN_ONCE);
+	return upstream.connections;
+}
+
+static void an_upstream_out_of_step_is_not_kept(void **state)
+{
+	assert_int_equal(count_connections(*state, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"), 1);
+	assert_int_equal(
+	        count_connections(
+	                *state, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+	        1);
+	assert_int_equal(
+	        count_connections(*state, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200"), 2);
+}
+
 static void a_torn_answer_is_an_error(void **state)
 {
 	struct seen seen = call_and_wait(*state, "GET", "/torn", 0);
@@ -425,9 +532,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(pipelined_requests_are_answered_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(malformed_and_oversize_requests_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_early_answer_arrives_whatever_follows, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_upgrade_hands_the_connection_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_bodies_stream_both_ways, setup, teardown),
 		cmocka_unit_test_setup_teardown(connections_are_kept, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_upstream_out_of_step_is_not_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_torn_answer_is_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(nobody_listening_is_told_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_client_that_leaves_is_noticed, setup, teardown),

@@ -1,0 +1,181 @@
+/*
+ * Fuzz the reading of snapshots: hostile is a whole state file, as somebody might upload it. The first byte
+ * says whether size and checksum are made to fit, as an attacker can; the rest is the file. Every section is
+ * then looked up and every byte of it read, and the serial port's is restored. What can be read must be read
+ * the same after it was written again.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "fuzz.h"
+#include "vmm/device/device.h"
+#include "vmm/snapshot/snapshot.h"
+
+#define OPTION_FIT    1    /* size and checksum */
+#define OPTION_MEMORY 2    /* the rest is a memory file */
+#define OPTION_AGAIN  0xfc /* write it again: rarely, as it waits for the disk */
+#define HEADER        32
+#define SIZE_OFFSET   16
+#define CRC_OFFSET    24
+#define INDEX_MAX     4
+#define PAGE          4096
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static int file = -1; /* in memory */
+static char path[64];
+static char directory[] = "/tmp/atoll-fuzz-XXXXXX";
+static char copy_path[64];
+
+static void remove_files(void)
+{
+	(void)unlink(copy_path);
+	(void)rmdir(directory);
+}
+
+static void make_files(void)
+{
+	if (file >= 0)
+		return;
+	file = memfd_create("snapshot", MFD_CLOEXEC);
+	if (file < 0 || !mkdtemp(directory))
+		abort();
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
+	(void)snprintf(copy_path, sizeof(copy_path), "%s/copy", directory);
+	(void)atexit(remove_files);
+}
+
+static void write_file(const char *data, size_t size)
+{
+	if (ftruncate(file, 0) < 0 || pwrite(file, data, size, 0) != (ssize_t)size)
+		abort();
+}
+
+/* Make a file's size and checksum right, whatever it holds. */
+static void fit(char *data, size_t size)
+{
+	uint64_t all = size;
+	uint32_t crc = 0;
+
+	if (size < HEADER)
+		return;
+	memcpy(data + SIZE_OFFSET, &all, sizeof(all));
+	memcpy(data + CRC_OFFSET, &crc, sizeof(crc));
+	crc = crc32c(0, data, size);
+	memcpy(data + CRC_OFFSET, &crc, sizeof(crc));
+}
+
+/* Any state that is taken must leave a port that works. */
+static void restore_serial(const void *data, size_t size)
+{
+	struct loop *loop = loop_new(NULL);
+	struct serial *serial = loop ? serial_new(-1, 0, loop, NULL) : NULL;
+
+	if (!serial)
+		abort();
+	if (serial_restore(serial, data, size, NULL) == 0) {
+		for (unsigned reg = 0; reg < 8; reg++)
+			(void)serial_read(serial, reg);
+		serial_write(serial, 0, 'x');
+	}
+	serial_free(serial);
+	loop_free(loop);
+}
+
+/* Look at each section, and put it into `writer`. */
+static void read_sections(const struct snapshot_reader *reader, struct snapshot_writer *writer)
+{
+	for (unsigned kind = 0; kind <= SNAPSHOT_DEVICE + 1; kind++) {
+		for (uint32_t index = 0; index < INDEX_MAX; index++) {
+			const void *data;
+			size_t size;
+
+			if (snapshot_find(reader, kind, index, &data, &size, NULL) < 0)
+				continue;
+			if (snapshot_add(writer, kind, index, data, size, NULL) < 0)
+				abort();
+			if (kind == SNAPSHOT_SERIAL)
+				restore_serial(data, size);
+		}
+	}
+}
+
+static void compare_sections(const struct snapshot_reader *one, const struct snapshot_reader *other)
+{
+	for (unsigned kind = 0; kind <= SNAPSHOT_DEVICE + 1; kind++) {
+		for (uint32_t index = 0; index < INDEX_MAX; index++) {
+			const void *data[2];
+			size_t size[2];
+			int ret = snapshot_find(one, kind, index, &data[0], &size[0], NULL);
+
+			if (snapshot_find(other, kind, index, &data[1], &size[1], NULL) != ret ||
+			    (ret == 0 && (size[0] != size[1] || memcmp(data[0], data[1], size[0]) != 0)))
+				abort();
+		}
+	}
+}
+
+static void read_state(bool again_too)
+{
+	struct snapshot_reader reader;
+	struct snapshot_reader again;
+	struct snapshot_writer writer;
+	struct error err;
+
+	if (snapshot_read(&reader, path, &err) < 0)
+		return;
+	snapshot_writer_init(&writer);
+	read_sections(&reader, &writer);
+	if (again_too) {
+		if (snapshot_write(&writer, copy_path, NULL) < 0 ||
+		    snapshot_read(&again, copy_path, NULL) < 0)
+			abort();
+		compare_sections(&reader, &again);
+		snapshot_reader_fini(&again);
+	}
+	snapshot_writer_fini(&writer);
+	snapshot_reader_fini(&reader);
+}
+
+/* A memory file is only used when it has exactly the size of the machine's memory. */
+static void map_memory(size_t size)
+{
+	void *host;
+	uint64_t wanted = (size + PAGE - 1) / PAGE * PAGE;
+
+	if (snapshot_map_memory(path, wanted, &host, NULL) < 0) {
+		if (size && size == wanted)
+			abort();
+		return;
+	}
+	if (size != wanted || munmap(host, wanted) < 0)
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char *content;
+
+	if (size == 0)
+		return 0;
+	make_files();
+	content = malloc(size);
+	if (!content)
+		abort();
+	memcpy(content, data + 1, size - 1);
+	if (data[0] & OPTION_FIT)
+		fit(content, size - 1);
+	write_file(content, size - 1);
+	if (data[0] & OPTION_MEMORY)
+		map_memory(size - 1);
+	else
+		read_state((data[0] & OPTION_AGAIN) == OPTION_AGAIN);
+	free(content);
+	return 0;
+}
