@@ -64,8 +64,8 @@ async function agentPrivateKilobytes(sandbox) {
  * measurement a line: `cold-boot` (monitor start to the guest's init) and `restore` (snapshot load to the first
  * instruction of the guest).
  */
-async function hookMilliseconds(name) {
-  const text = await onServiceHost(`${HOOKS}/${name}`)
+async function hookMilliseconds(name, ...args) {
+  const text = await onServiceHost(`${HOOKS}/${name}`, ...args)
   const values = text.trim().split('\n').map(Number)
   if (values.length === 0 || values.some(Number.isNaN)) throw new Error(`hook ${name}: no numbers in its output`)
   return values.sort((a, b) => a - b)[Math.floor(values.length / 2)]
@@ -75,7 +75,7 @@ export async function hostFigures(sandbox) {
   return {
     monitorKilobytes: await orNull(() => monitorPrivateKilobytes(sandbox)),
     agentKilobytes: await orNull(() => agentPrivateKilobytes(sandbox)),
-    coldBootMs: await orNull(() => hookMilliseconds('cold-boot')),
+    coldBootMs: await orNull(() => hookMilliseconds('cold-boot', process.env.ATOLL_BENCH_KERNEL)),
     restoreMs: await orNull(() => hookMilliseconds('restore')),
   }
 }
