@@ -12,6 +12,8 @@
 #define LAYOUT_CMDLINE_MAX 2048    /* bytes with the NUL */
 #define LAYOUT_LOW_END     0x9fc00 /* conventional memory ends; MP table above */
 #define LAYOUT_MPTABLE     0x9fc00
+#define LAYOUT_ACPI        0xe0000 /* RSDP first: within what guests search for it */
+#define LAYOUT_ACPI_SIZE   0x4000
 #define LAYOUT_KERNEL      0x100000
 
 #define LAYOUT_HOLE_START  0xc0000000ull /* RAM stops here and goes on at 4 GiB */

@@ -267,6 +267,8 @@ static int load_guest(struct machine *machine, const struct machine_config *conf
 		ret = boot_write_parameters(&machine->memory, &parameters, err);
 	if (ret == 0)
 		ret = boot_write_mptable(&machine->memory, config->vcpu_count, err);
+	if (ret == 0)
+		ret = boot_write_acpi(&machine->memory, config->vcpu_count, machine->device_count, err);
 	for (unsigned i = 0; ret == 0 && i < machine->vcpu_count; i++)
 		ret = vcpu_set_boot_state(&machine->vcpus[i], entry, LAYOUT_ZERO_PAGE, err);
 	return ret;

@@ -228,6 +228,76 @@ static void make_snapshot(struct fixture *fixture)
 	snapshot_writer_fini(&writer);
 }
 
+static unsigned byte_sum(const unsigned char *data, size_t size)
+{
+	unsigned sum = 0;
+
+	for (size_t i = 0; i < size; i++)
+		sum += data[i];
+	return sum & 0xff;
+}
+
+/* An ACPI table by its address, checked for name and checksum. */
+static const unsigned char *acpi_table(struct fixture *fixture, uint64_t gpa, const char *signature,
+                                       uint32_t *ret_length)
+{
+	const unsigned char *header = guest_memory_at(&fixture->memory, gpa, 36);
+	uint32_t length;
+
+	assert_non_null(header);
+	memcpy(&length, header + 4, sizeof(length));
+	assert_memory_equal(header, signature, 4);
+	assert_non_null(guest_memory_at(&fixture->memory, gpa, length));
+	assert_int_equal(byte_sum(header, length), 0);
+	if (ret_length)
+		*ret_length = length;
+	return header;
+}
+
+static uint64_t read_address(const unsigned char *at)
+{
+	uint64_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+/* The tables are found from the RSDP, and the DSDT's packages end where the table ends. */
+static void acpi_tables_hang_together(void **state)
+{
+	static const unsigned char serial[] = { 0x0c, 0x41, 0xd0, 0x05, 0x01 }; /* EisaId("PNP0501") */
+	static const unsigned char window[] = { 0x86, 9, 0, 1, 0, 0x20, 0, 0xd0, 0, 0x10, 0, 0,
+		                                0x89, 6, 0, 3, 1, 7,    0, 0,    0, 0x79, 0 };
+	struct fixture *fixture = *state;
+	struct error err;
+	uint32_t length;
+	uint32_t scope;
+	const unsigned char *rsdp;
+	const unsigned char *table;
+
+	assert_int_equal(boot_write_acpi(&fixture->memory, 2, 3, &err), 0);
+	rsdp = guest_memory_at(&fixture->memory, LAYOUT_ACPI, 36);
+	assert_memory_equal(rsdp, "RSD PTR ", 8);
+	assert_int_equal(byte_sum(rsdp, 20), 0);
+	assert_int_equal(byte_sum(rsdp, 36), 0);
+	table = acpi_table(fixture, read_address(rsdp + 24), "XSDT", &length);
+	assert_int_equal(length, 36 + 2 * 8);
+	(void)acpi_table(fixture, read_address(table + 44), "APIC", &length);
+	assert_int_equal(length, 44 + 2 * 8 + 12 + 6);
+	table = acpi_table(fixture, read_address(table + 36), "FACP", &length);
+	assert_int_equal(length, 276);
+	table = acpi_table(fixture, read_address(table + 140), "DSDT", &length);
+	/* Scope(_SB): one package in the three-byte form, as long as the table. */
+	assert_int_equal(table[36], 0x10);
+	scope = (table[37] & 0xfu) | (uint32_t)table[38] << 4 | (uint32_t)table[39] << 12;
+	assert_int_equal(scope, length - 37);
+	assert_non_null(memmem(table, length, serial, sizeof(serial)));
+	/* The third device: its window, its interrupt, the end tag. */
+	assert_non_null(memmem(table, length, window, sizeof(window)));
+	assert_null(memmem(table, length, "V003", 4));
+	assert_int_equal(boot_write_acpi(&fixture->memory, 1, 1000, &err), -ENOSPC);
+}
+
 static void snapshots_come_back(void **state)
 {
 	struct fixture *fixture = *state;
@@ -299,6 +369,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(kernels_that_lie_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_zero_page_maps_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_mp_table_adds_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(acpi_tables_hang_together, setup, teardown),
 		cmocka_unit_test_setup_teardown(configurations_are_checked_by_name, setup, teardown),
 	};
 

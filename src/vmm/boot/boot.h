@@ -34,3 +34,10 @@ int boot_write_parameters(const struct guest_memory *memory, const struct boot_p
 /* Write the MP table (MultiProcessor Specification 1.4): `vcpus` processors, one IOAPIC, ISA interrupts one
  * to one. */
 int boot_write_mptable(const struct guest_memory *memory, unsigned vcpus, struct error *err);
+
+/*
+ * Write ACPI tables (ACPI 6.5) at LAYOUT_ACPI, where guests look for them: `vcpus` processors, the IOAPIC,
+ * the serial port and `devices` virtio windows with their interrupts. A kernel that is told acpi=off uses the
+ * MP table and its command line instead.
+ */
+int boot_write_acpi(const struct guest_memory *memory, unsigned vcpus, unsigned devices, struct error *err);
