@@ -33,7 +33,7 @@ build: deps $(BUILD)/release/build.ninja
 	@meson install -C $(BUILD)/release --only-changed --quiet
 
 kernel: deps
-	@guest/build-kernel
+	@guest/kernel
 
 guest: build
 	@guest/build-rootfs base $(BUILD)/bin

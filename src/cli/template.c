@@ -52,7 +52,7 @@ static int describe(const struct cli_places *places, const char *name, json_t **
 		ret = json_parse_object(text.data, text.size, &request, err);
 	if (ret < 0)
 		return error_wrap(err, "template %s", name);
-	(void)snprintf(command, sizeof(command), "'%s/guest/build-kernel'", places->source);
+	(void)snprintf(command, sizeof(command), "'%s/guest/kernel'", places->source);
 	ret = run_script(command, kernel, err);
 	if (ret < 0)
 		return ret;
@@ -66,6 +66,15 @@ static int describe(const struct cli_places *places, const char *name, json_t **
 	                          json_sprintf("%s+%s", strrchr(kernel, '/') + 1, strrchr(rootfs, '/') + 1));
 	(void)json_object_set_new(request, "rootfs", json_string(rootfs));
 	(void)json_object_set_new(request, "kernel", json_sprintf("%s/vmlinux", kernel));
+	(void)snprintf(command, sizeof(command), "%s/initrd", kernel);
+	/*
+	 * A distribution's kernel finds its devices by ACPI. Ours is built without PCI, and Linux 6.1 cannot
+	 * start ACPI without it: it finds them by its command line.
+	 */
+	if (access(command, R_OK) == 0)
+		(void)json_object_set_new(request, "initrd", json_string(command));
+	else
+		(void)json_object_set_new(request, "boot_args", json_string("acpi=off"));
 	*ret_request = TAKE_PTR(request);
 	return 0;
 }

@@ -30,6 +30,8 @@ struct build {
 	char id[40];
 	json_t *request; /* as template.json will be */
 	char kernel[512];
+	char initrd[512]; /* "": none */
+	char boot_args[512];
 	char rootfs[512];
 	char start_cmd[4096];
 	char ready_cmd[4096];
@@ -167,6 +169,8 @@ static void seal(struct build *build, struct error *err)
 		}
 	}
 	(void)snprintf(path, sizeof(path), "%s/vmlinux", build->directory);
+	(void)unlink(path);
+	(void)snprintf(path, sizeof(path), "%s/initrd", build->directory);
 	(void)unlink(path);
 	(void)snprintf(final, sizeof(final), "%.180s/templates/%s", build->node->data, build->id);
 	if (chown(build->directory, 0, 0) < 0 || chmod(build->directory, 0755) < 0 ||
@@ -363,9 +367,12 @@ static json_t *boot_request(const struct build *build, unsigned index, const cha
 		 * An emulator translates code by its address: with programs at random addresses it does so
 		 * again at each start, which makes them three times slower.
 		 */
-		return json_pack("{s:o,s:s}", "kernel_image_path",
+		return json_pack("{s:o,s:o,s:o*}", "kernel_image_path",
 		                 json_sprintf("%s/vmlinux", build->directory), "boot_args",
-		                 build->node->emulated ? BOOT_ARGS " norandmaps" : BOOT_ARGS);
+		                 json_sprintf("%s%s %s", BOOT_ARGS,
+		                              build->node->emulated ? " norandmaps" : "", build->boot_args),
+		                 "initrd_path",
+		                 build->initrd[0] ? json_sprintf("%s/initrd", build->directory) : NULL);
 	case 2:
 		*target = "/drives/rootfs";
 		return json_pack("{s:s,s:o,s:b,s:o,s:s}", "drive_id", "rootfs", "path_on_host",
@@ -512,7 +519,8 @@ static void copy_work(uv_work_t *work)
 {
 	struct build *build = work->data;
 
-	if (copy_in(build, build->kernel, "vmlinux", &build->copy_error) == 0)
+	if (copy_in(build, build->kernel, "vmlinux", &build->copy_error) == 0 &&
+	    (!build->initrd[0] || copy_in(build, build->initrd, "initrd", &build->copy_error) == 0))
 		(void)copy_in(build, build->rootfs, "rootfs.ext4", &build->copy_error);
 }
 
@@ -577,6 +585,8 @@ struct build *build_start(struct node *node, const struct build_request *request
 	(void)json_object_set_new(build->request, "env_vars",
 	                          request->env_vars ? json_deep_copy(request->env_vars) : json_object());
 	copy_text(build->kernel, sizeof(build->kernel), request->kernel);
+	copy_text(build->initrd, sizeof(build->initrd), request->initrd);
+	copy_text(build->boot_args, sizeof(build->boot_args), request->boot_args);
 	copy_text(build->rootfs, sizeof(build->rootfs), request->rootfs);
 	copy_text(build->start_cmd, sizeof(build->start_cmd), request->start_cmd);
 	copy_text(build->ready_cmd, sizeof(build->ready_cmd), request->ready_cmd);

@@ -8,6 +8,8 @@ struct build_request {
 	const char *name;
 	const char *source;
 	const char *kernel;
+	const char *initrd;    /* "": none */
+	const char *boot_args; /* for this kernel, beside those that every template has */
 	const char *rootfs;
 	const char *start_cmd;
 	const char *ready_cmd;

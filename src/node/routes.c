@@ -227,6 +227,8 @@ static int read_build(const json_t *body, struct build_request *request, struct 
 	} strings[] = {
 		{ "name", JSON_REQUIRED, &request->name },
 		{ "kernel", JSON_REQUIRED, &request->kernel },
+		{ "initrd", JSON_OPTIONAL, &request->initrd },
+		{ "boot_args", JSON_OPTIONAL, &request->boot_args },
 		{ "rootfs", JSON_REQUIRED, &request->rootfs },
 		{ "source", JSON_OPTIONAL, &request->source },
 		{ "start_cmd", JSON_OPTIONAL, &request->start_cmd },
@@ -250,7 +252,9 @@ static int read_build(const json_t *body, struct build_request *request, struct 
 
 static void create_template(struct node *node, struct http_exchange *exchange, const json_t *body)
 {
-	struct build_request request = { .source = "",
+	struct build_request request = { .initrd = "",
+		                         .boot_args = "",
+		                         .source = "",
 		                         .start_cmd = "",
 		                         .ready_cmd = "",
 		                         .warm_cmd = "",
@@ -312,7 +316,7 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	if (!body)
 		body = json_object();
 	if (get && strcmp(path, "/v1/health") == 0)
-		http_reply_json(exchange, 200, json_pack("{s:s}", "mode", "kvm"));
+		http_reply_json(exchange, 200, json_pack("{s:s}", "mode", node->emulated ? "lab" : "kvm"));
 	else if (get && strcmp(path, "/v1/sandboxes") == 0)
 		list_sandboxes(node, exchange);
 	else if (post && strcmp(path, "/v1/sandboxes") == 0)
