@@ -9,6 +9,7 @@
 
 #include "vmm/boot/aml.h"
 #include "vmm/boot/boot.h"
+#include "vmm/boot/checksum.h"
 #include "vmm/device/virtio.h"
 #include "vmm/layout.h"
 
@@ -111,16 +112,6 @@ struct area {
 	size_t used;
 };
 
-static uint8_t checksum(const void *data, size_t size)
-{
-	const uint8_t *bytes = data;
-	uint8_t sum = 0;
-
-	for (size_t i = 0; i < size; i++)
-		sum = (uint8_t)(sum + bytes[i]);
-	return (uint8_t)(0 - sum);
-}
-
 static struct acpi_header header_of(const char *signature, uint8_t revision)
 {
 	struct acpi_header header = { .revision = revision, .oem_revision = 1, .creator_revision = 1 };
@@ -140,7 +131,7 @@ static uint32_t finish(struct area *area, size_t size)
 
 	header->length = (uint32_t)size;
 	header->checksum = 0;
-	header->checksum = checksum(header, size);
+	header->checksum = boot_checksum(header, size);
 	area->used += (size + 15) & ~(size_t)15;
 	return gpa;
 }
@@ -257,8 +248,8 @@ int boot_write_acpi(const struct guest_memory *memory, unsigned vcpus, unsigned 
 	memcpy(rsdp.oem, "ATOLL ", 6);
 	fadt = write_fadt(&area, dsdt);
 	rsdp.xsdt = write_xsdt(&area, fadt, write_madt(&area, vcpus));
-	rsdp.checksum = checksum(&rsdp, 20);
-	rsdp.extended_checksum = checksum(&rsdp, sizeof(rsdp));
+	rsdp.checksum = boot_checksum(&rsdp, 20);
+	rsdp.extended_checksum = boot_checksum(&rsdp, sizeof(rsdp));
 	memcpy(host, &rsdp, sizeof(rsdp));
 	return 0;
 }

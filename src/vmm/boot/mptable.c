@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "vmm/boot/boot.h"
+#include "vmm/boot/checksum.h"
 #include "vmm/layout.h"
 
 #define ENTRY_PROCESSOR  0
@@ -87,16 +88,6 @@ static void add(struct writer *writer, const void *entry, size_t size)
 	writer->table->entries++;
 }
 
-static uint8_t checksum(const void *data, size_t size)
-{
-	const uint8_t *bytes = data;
-	uint8_t sum = 0;
-
-	for (size_t i = 0; i < size; i++)
-		sum = (uint8_t)(sum + bytes[i]);
-	return (uint8_t)(0 - sum);
-}
-
 static void add_interrupts(struct writer *writer, uint8_t ioapic)
 {
 	struct mp_interrupt local = { .type = ENTRY_LOCAL, .kind = INTERRUPT_EXTINT };
@@ -131,7 +122,7 @@ int boot_write_mptable(const struct guest_memory *memory, unsigned vcpus, struct
 	*pointer =
 	        (struct mp_pointer){ .table = LAYOUT_MPTABLE + sizeof(*pointer), .length = 1, .revision = 4 };
 	memcpy(pointer->signature, "_MP_", 4);
-	pointer->checksum = checksum(pointer, sizeof(*pointer));
+	pointer->checksum = boot_checksum(pointer, sizeof(*pointer));
 	*writer.table = (struct mp_table){ .revision = 4, .lapic = LAYOUT_LAPIC };
 	memcpy(writer.table->signature, "PCMP", 4);
 	memcpy(writer.table->oem, "ATOLL   ", 8);
@@ -152,6 +143,6 @@ int boot_write_mptable(const struct guest_memory *memory, unsigned vcpus, struct
 	    sizeof(struct mp_ioapic));
 	add_interrupts(&writer, ioapic);
 	writer.table->length = (uint16_t)(writer.end - (unsigned char *)writer.table);
-	writer.table->checksum = checksum(writer.table, writer.table->length);
+	writer.table->checksum = boot_checksum(writer.table, writer.table->length);
 	return 0;
 }
