@@ -82,7 +82,7 @@ static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
 	const struct lab *lab = plan->lab;
 	char memory[32];
 	char backend[64];
-	char cpus[16];
+	char cpus[24];
 	char serial[LAB_PATH_MAX + 16];
 	char kernel[LAB_PATH_MAX + 16];
 	char initrd[LAB_PATH_MAX + 16];
