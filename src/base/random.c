@@ -22,11 +22,14 @@ void random_bytes(void *data, size_t size)
 void random_hex(char *text, size_t bytes)
 {
 	static const char digits[] = "0123456789abcdef";
+	unsigned char drawn[32];
 
 	for (size_t i = 0; i < bytes; i++) {
 		unsigned char byte;
 
-		random_bytes(&byte, 1);
+		if (i % sizeof(drawn) == 0)
+			random_bytes(drawn, bytes - i < sizeof(drawn) ? bytes - i : sizeof(drawn));
+		byte = drawn[i % sizeof(drawn)];
 		text[2 * i] = digits[byte >> 4];
 		text[2 * i + 1] = digits[byte & 15];
 	}
@@ -37,13 +40,17 @@ void random_id(char *text, size_t length)
 {
 	static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 	const unsigned fair = 256 - 256 % 36; /* bytes from here on would favour the first letters */
+	unsigned char drawn[32];
+	size_t used = sizeof(drawn);
 
 	for (size_t i = 0; i < length;) {
-		unsigned char byte;
-
-		random_bytes(&byte, 1);
-		if (byte < fair)
-			text[i++] = alphabet[byte % 36];
+		if (used == sizeof(drawn)) {
+			random_bytes(drawn, sizeof(drawn));
+			used = 0;
+		}
+		if (drawn[used] < fair)
+			text[i++] = alphabet[drawn[used] % 36];
+		used++;
 	}
 	text[length] = '\0';
 }
