@@ -117,10 +117,11 @@ static void transmit(struct serial *serial, uint8_t value)
 uint8_t serial_read(struct serial *serial, unsigned reg)
 {
 	struct uart_state *state = &serial->state;
-	bool dlab = state->lcr & LCR_DLAB;
 	uint8_t value = 0;
+	bool dlab;
 
 	pthread_mutex_lock(&serial->lock);
+	dlab = state->lcr & LCR_DLAB;
 	switch ((enum uart_register)reg) {
 	case UART_DATA:
 		value = dlab ? state->divisor_low : 0;
@@ -160,9 +161,10 @@ uint8_t serial_read(struct serial *serial, unsigned reg)
 void serial_write(struct serial *serial, unsigned reg, uint8_t value)
 {
 	struct uart_state *state = &serial->state;
-	bool dlab = state->lcr & LCR_DLAB;
+	bool dlab;
 
 	pthread_mutex_lock(&serial->lock);
+	dlab = state->lcr & LCR_DLAB;
 	switch ((enum uart_register)reg) {
 	case UART_DATA:
 		if (dlab)
