@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 enum log_level {
 	LOG_LEVEL_ERROR,
 	LOG_LEVEL_WARN,
@@ -25,3 +27,11 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 #define log_warn(...)  log_write(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_info(...)  log_write(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...) log_write(LOG_LEVEL_DEBUG, __VA_ARGS__)
+
+/*
+ * Keep a log file from growing without bound: when the regular file that is open as `fd`, for appending, is
+ * larger than `limit` bytes, its content goes to the file of the same name with ".1" behind it, in place of
+ * what was there, and it starts anew. Writers keep their descriptors; a line written at that moment may be
+ * lost. 0, also when there was nothing to do, or -errno with the log as it was.
+ */
+int log_rotate(int fd, off_t limit);

@@ -18,6 +18,8 @@
 #define RESTART_FIRST_MS 100
 #define RESTART_MAX_MS   5000
 #define STEADY_MS        10000 /* a program that ran this long starts again without delay */
+#define LOG_LIMIT        (16 << 20)
+#define LOG_LOOK_MS      60000
 
 struct child {
 	const char *name;
@@ -160,6 +162,7 @@ int cli_supervise(int argc, char **argv)
 {
 	struct service service = { 0 };
 	struct sigaction action = { .sa_handler = on_signal };
+	int64_t look_at_ms = 0;
 
 	if (parse(argc, argv, &service) < 0) {
 		fputs("usage: atoll supervise --run DIR --data DIR --bin DIR --listen IP:PORT\n", stderr);
@@ -177,6 +180,11 @@ int cli_supervise(int argc, char **argv)
 		/* A signal cuts this short. */
 		(void)usleep(100 * 1000);
 		reap(&service);
+		/* The programs write to the same file. */
+		if (now_ms() >= look_at_ms) {
+			look_at_ms = now_ms() + LOG_LOOK_MS;
+			(void)log_rotate(STDERR_FILENO, LOG_LIMIT);
+		}
 	}
 	stop_all(&service);
 	return EXIT_SUCCESS;

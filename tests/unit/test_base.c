@@ -1,10 +1,13 @@
-/* Unit tests of base: buffers, encodings, times, errors, JSON reading, files. */
+/* Unit tests of base: buffers, encodings, times, errors, JSON reading, files, logs. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -132,6 +135,41 @@ static void files_are_replaced_whole(void **state)
 	assert_int_equal(file_remove_tree(directory, &err), 0);
 }
 
+static void logs_are_rotated(void **state)
+{
+	char directory[] = "/tmp/atoll-log-XXXXXX";
+	char path[64];
+	char aside[64];
+	cleanup_buffer struct buffer content = BUFFER_INIT;
+	int ends[2];
+	int fd;
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	(void)snprintf(path, sizeof(path), "%s/log", directory);
+	(void)snprintf(aside, sizeof(aside), "%s/log.1", directory);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	assert_int_equal(fd_write_all(fd, "first\n", 6), 0);
+	assert_int_equal(log_rotate(fd, 6), 0);
+	assert_int_equal(access(aside, F_OK), -1);
+	assert_int_equal(fd_write_all(fd, "second\n", 7), 0);
+	assert_int_equal(log_rotate(fd, 6), 0);
+	assert_int_equal(fd_write_all(fd, "third\n", 6), 0);
+	assert_int_equal(file_read(aside, &content, NULL), 0);
+	assert_string_equal(content.data, "first\nsecond\n");
+	buffer_consume(&content, content.size);
+	assert_int_equal(file_read(path, &content, NULL), 0);
+	assert_string_equal(content.data, "third\n");
+	/* What is no file is left alone. */
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(log_rotate(ends[1], 0), 0);
+	close(ends[0]);
+	close(ends[1]);
+	close(fd);
+	assert_int_equal(log_rotate(fd, 0), -EBADF);
+	assert_int_equal(file_remove_tree(directory, NULL), 0);
+}
+
 static void ids_have_their_form(void **state)
 {
 	char id[20];
@@ -169,6 +207,7 @@ int main(void)
 		cmocka_unit_test(errors_carry_context),
 		cmocka_unit_test(json_readers_name_the_field),
 		cmocka_unit_test(files_are_replaced_whole),
+		cmocka_unit_test(logs_are_rotated),
 		cmocka_unit_test(ids_have_their_form),
 	};
 
