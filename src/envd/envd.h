@@ -34,6 +34,7 @@ struct envd {
 	uv_loop_t *loop;
 	struct http_server *server;
 	struct processes *processes;
+	struct list watchers;  /* those that clients ask for events, see watch_service.c */
 	json_t *env_vars;      /* of the sandbox, for every process */
 	char *token;           /* clients must show it; NULL: none */
 	char *default_user;    /* for requests that name none */
@@ -64,9 +65,10 @@ void control_prepare_snapshot(struct envd *envd, struct http_exchange *exchange)
 void files_get(struct envd *envd, struct http_exchange *exchange);
 void files_post(struct envd *envd, struct http_exchange *exchange);
 
-/* The two Connect services; their context is the struct envd. */
+/* The two Connect services, the second in two parts; their context is the struct envd. */
 extern const struct connect_method process_methods[];
 extern const struct connect_method filesystem_methods[];
+extern const struct connect_method watch_methods[];
 
 struct processes *processes_new(struct envd *envd);
 /* Wait for what has ended, ours and orphans. */

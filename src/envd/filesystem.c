@@ -1,5 +1,5 @@
-/* The Connect service filesystem.Filesystem (spec/envd/filesystem/filesystem.proto of E2B), without watching.
- */
+/* The Connect service filesystem.Filesystem (spec/envd/filesystem/filesystem.proto of E2B); watching is in
+ * watch_service.c. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -9,14 +9,14 @@
 #include <unistd.h>
 
 #include "envd/entry.h"
+#include "envd/filesystem.h"
 #include "envd/path.h"
 
 #define DEPTH_MAX   64
 #define ENTRIES_MAX 100000
 
-/* A request's user and one path of it, resolved. False: the call has been ended. */
-static bool read_path(struct envd *envd, struct connect_call *call, const json_t *request, const char *key,
-                      struct user *user, char path[4096])
+bool filesystem_read_path(struct envd *envd, struct connect_call *call, const json_t *request,
+                          const char *key, struct user *user, char path[4096])
 {
 	struct error err = { 0 };
 	const char *text = "";
@@ -31,7 +31,7 @@ static bool read_path(struct envd *envd, struct connect_call *call, const json_t
 	return true;
 }
 
-static enum connect_code code_of(int code)
+enum connect_code filesystem_code(int code)
 {
 	switch (code) {
 	case ENOENT:
@@ -63,7 +63,7 @@ static void reply_entry(struct connect_call *call, const char *path)
 	if (entry)
 		connect_reply(call, json_pack("{s:o}", "entry", entry));
 	else
-		connect_fail(call, code_of(err.code), "%s", err.message);
+		connect_fail(call, filesystem_code(err.code), "%s", err.message);
 }
 
 static void handle_stat(struct connect_call *call, const json_t *request, void *context)
@@ -71,7 +71,7 @@ static void handle_stat(struct connect_call *call, const json_t *request, void *
 	struct user user;
 	char path[4096];
 
-	if (read_path(context, call, request, "path", &user, path))
+	if (filesystem_read_path(context, call, request, "path", &user, path))
 		reply_entry(call, path);
 }
 
@@ -83,7 +83,7 @@ static void handle_make_dir(struct connect_call *call, const json_t *request, vo
 	char path[4096];
 	int ret;
 
-	if (!read_path(context, call, request, "path", &user, path))
+	if (!filesystem_read_path(context, call, request, "path", &user, path))
 		return;
 	ret = path_make_directories(path, &user, &err);
 	if (ret == 0)
@@ -94,7 +94,7 @@ static void handle_make_dir(struct connect_call *call, const json_t *request, vo
 		connect_fail(call, CONNECT_INVALID_ARGUMENT,
 		             "path already exists but it is not a directory: %s", path);
 	else
-		connect_fail(call, code_of(-ret), "%s", err.message);
+		connect_fail(call, filesystem_code(-ret), "%s", err.message);
 }
 
 static void handle_move(struct connect_call *call, const json_t *request, void *context)
@@ -105,15 +105,16 @@ static void handle_move(struct connect_call *call, const json_t *request, void *
 	char source[4096];
 	char destination[4096];
 
-	if (!read_path(context, call, request, "source", &user, source) ||
-	    !read_path(context, call, request, "destination", &user, destination))
+	if (!filesystem_read_path(context, call, request, "source", &user, source) ||
+	    !filesystem_read_path(context, call, request, "destination", &user, destination))
 		return;
 	if (lstat(source, &st) < 0)
-		connect_fail(call, code_of(errno), "source file not found: %s: %s", source, strerror(errno));
+		connect_fail(call, filesystem_code(errno), "source file not found: %s: %s", source,
+		             strerror(errno));
 	else if (path_make_parents(destination, &user, &err) < 0)
-		connect_fail(call, code_of(err.code), "%s", err.message);
+		connect_fail(call, filesystem_code(err.code), "%s", err.message);
 	else if (rename(source, destination) < 0)
-		connect_fail(call, code_of(errno), "rename %s to %s: %s", source, destination,
+		connect_fail(call, filesystem_code(errno), "rename %s to %s: %s", source, destination,
 		             strerror(errno));
 	else
 		reply_entry(call, destination);
@@ -125,12 +126,13 @@ static void handle_remove(struct connect_call *call, const json_t *request, void
 	struct user user;
 	char path[4096];
 
-	if (!read_path(context, call, request, "path", &user, path))
+	if (!filesystem_read_path(context, call, request, "path", &user, path))
 		return;
 	if (strcmp(path, "/") == 0)
 		connect_fail(call, CONNECT_INVALID_ARGUMENT, "the root directory cannot be removed");
 	else if (file_remove_tree(path, &err) < 0)
-		connect_fail(call, code_of(err.code), "error removing file or directory: %s", err.message);
+		connect_fail(call, filesystem_code(err.code), "error removing file or directory: %s",
+		             err.message);
 	else
 		connect_reply(call, json_object());
 }
@@ -189,14 +191,15 @@ static void handle_list_dir(struct connect_call *call, const json_t *request, vo
 	int64_t depth = 1;
 	json_t *entries;
 
-	if (!read_path(context, call, request, "path", &user, path))
+	if (!filesystem_read_path(context, call, request, "path", &user, path))
 		return;
 	if (json_read_integer(request, "depth", JSON_OPTIONAL, 0, UINT32_MAX, &depth, &err) < 0) {
 		connect_fail(call, CONNECT_INVALID_ARGUMENT, "%s", err.message);
 		return;
 	}
 	if (stat(path, &st) < 0) {
-		connect_fail(call, code_of(errno), "directory not found: %s: %s", path, strerror(errno));
+		connect_fail(call, filesystem_code(errno), "directory not found: %s: %s", path,
+		             strerror(errno));
 		return;
 	}
 	if (!S_ISDIR(st.st_mode)) {
@@ -206,7 +209,7 @@ static void handle_list_dir(struct connect_call *call, const json_t *request, vo
 	entries = json_array();
 	if (list_into(entries, path, depth < 1 ? 1 : depth > DEPTH_MAX ? DEPTH_MAX : depth, &err) < 0) {
 		json_decref(entries);
-		connect_fail(call, code_of(err.code), "%s", err.message);
+		connect_fail(call, filesystem_code(err.code), "%s", err.message);
 		return;
 	}
 	connect_reply(call, json_pack("{s:o}", "entries", entries));

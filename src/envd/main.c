@@ -109,6 +109,7 @@ static int start(struct envd *envd, const struct options *options, struct error 
 
 	envd->server = http_server_new(envd->loop, &server);
 	envd->processes = processes_new(envd);
+	list_init(&envd->watchers);
 	envd->env_vars = json_object();
 	envd->default_user = strdup(options->user);
 	envd->default_workdir = strdup("");

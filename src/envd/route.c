@@ -77,7 +77,8 @@ void envd_route(struct http_exchange *exchange, void *context)
 	} else if (route) {
 		route->handle(envd, exchange);
 	} else if (!connect_serve(exchange, process_methods, envd) &&
-	           !connect_serve(exchange, filesystem_methods, envd)) {
+	           !connect_serve(exchange, filesystem_methods, envd) &&
+	           !connect_serve(exchange, watch_methods, envd)) {
 		http_reply_error(exchange, 404, "page not found");
 	}
 }

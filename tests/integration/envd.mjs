@@ -233,9 +233,78 @@ async function hostile() {
   })
 }
 
+/** Events of a watch until `wanted` ("TYPE name") have all been seen. */
+async function watched(sandbox, path, options, wanted, act) {
+  const seen = []
+  const handle = await sandbox.files.watchDir(path, (event) => seen.push(event), options)
+  await act()
+  await until(`events ${wanted}`, () => wanted.every((one) => seen.some((e) => `${e.type} ${e.name}` === one)), 5_000)
+  await handle.stop()
+  return seen
+}
+
+async function rpc(method, message) {
+  const response = await fetch(`${URL}/filesystem.Filesystem/${method}`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', Authorization: `Basic ${btoa('root:')}` },
+    body: JSON.stringify(message),
+  })
+  return { status: response.status, body: await response.json() }
+}
+
+async function watching(sandbox) {
+  const root = join(directory, 'watched')
+  await check('a watched directory tells of what is made, written, changed, moved and removed', async () => {
+    await sandbox.files.makeDir(root)
+    const wanted = ['create a', 'write a', 'chmod a', 'rename a', 'create b', 'remove b']
+    await watched(sandbox, root, {}, wanted, () =>
+      sandbox.commands.run('echo 1 > a; chmod 600 a; mv a b; rm b', { cwd: root, user: 'root' })
+    )
+  })
+  await check('a recursive watch follows new directories, and forgets those that are moved away', async () => {
+    await sandbox.files.makeDir(`${root}/old`)
+    const act = () =>
+      sandbox.commands.run(`echo 1 > old/x; mkdir -p new/deep; sleep 0.3; echo 1 > new/deep/y
+        mv new ../elsewhere; sleep 0.3; echo 2 >> ../elsewhere/deep/y; touch end; rm -r ../elsewhere`, { cwd: root, user: 'root' })
+    const wanted = ['write old/x', 'create new', 'create new/deep', 'write new/deep/y', 'rename new', 'create end']
+    const seen = await watched(sandbox, root, { recursive: true }, wanted, act)
+    assert.equal(seen.filter((event) => event.type === 'write' && event.name === 'new/deep/y').length, 1)
+    const flat = await watched(sandbox, root, {}, ['create flat'], async () => {
+      await sandbox.commands.run('echo 1 > old/z; touch flat', { cwd: root, user: 'root' })
+    })
+    assert.ok(!flat.some((event) => event.name.startsWith('old/')))
+  })
+  await check('what cannot be watched is refused', async () => {
+    await raises(FileNotFoundError, () => sandbox.files.watchDir(`${root}/missing`, () => {}))
+    await raises(InvalidArgumentError, () => sandbox.files.watchDir(`${root}/flat`, () => {}), /not a directory/)
+  })
+  await check('a watch ends at its time', async () => {
+    let error
+    await sandbox.files.watchDir(root, () => {}, { timeoutMs: 500, onExit: (why) => (error = why) })
+    await until('the end', () => error, 5_000)
+    assert.ok(error instanceof TimeoutError)
+  })
+  await check('watchers collect events until they are asked', async () => {
+    const { watcherId } = (await rpc('CreateWatcher', { path: root, includeEntry: true })).body
+    assert.match(watcherId, /^w[a-z0-9]{20}$/)
+    await sandbox.files.write(`${root}/polled`, 'text')
+    let events = []
+    await until('events', async () => {
+      events.push(...((await rpc('GetWatcherEvents', { watcherId })).body.events ?? []))
+      return events.some((event) => event.type === 'EVENT_TYPE_WRITE')
+    }, 5_000)
+    assert.equal(events[0].name, 'polled')
+    assert.equal(events[0].entry.path, `${root}/polled`)
+    assert.deepEqual((await rpc('GetWatcherEvents', { watcherId })).body.events, [])
+    assert.equal((await rpc('RemoveWatcher', { watcherId })).status, 200)
+    assert.equal((await rpc('GetWatcherEvents', { watcherId })).status, 404)
+  })
+}
+
 await start(process.argv[2])
 const sandbox = await Sandbox.create()
 await commands(sandbox)
 await files(sandbox)
+await watching(sandbox)
 await hostile()
 finish()

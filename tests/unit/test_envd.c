@@ -5,13 +5,17 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "envd/multipart.h"
 #include "envd/path.h"
 #include "envd/signature.h"
+#include "envd/watch.h"
 
 struct collected {
 	struct buffer text;
@@ -222,6 +226,86 @@ static void envelopes_are_checked(void **state)
 	assert_int_equal(connect_parse_envelope("\1\0\0\0\2{}", 7, &payload, &size, NULL), -EINVAL);
 }
 
+/* --- watching --- */
+
+struct seen {
+	struct watch *watch;
+	char names[512];
+	unsigned count;
+	unsigned free_after; /* events, and then the watch is freed from within */
+};
+
+static void on_watch_event(void *context, json_t *event)
+{
+	struct seen *seen = context;
+	size_t used = strlen(seen->names);
+
+	(void)snprintf(seen->names + used, sizeof(seen->names) - used, "%s %s\n",
+	               json_string_value(json_object_get(event, "type")) + strlen("EVENT_TYPE_"),
+	               json_string_value(json_object_get(event, "name")));
+	json_decref(event);
+	if (++seen->count == seen->free_after)
+		watch_free(seen->watch);
+}
+
+static void turn(uv_loop_t *loop)
+{
+	for (int i = 0; i < 20; i++) {
+		(void)uv_run(loop, UV_RUN_NOWAIT);
+		(void)usleep(1000);
+	}
+}
+
+static void make_files(const char *directory)
+{
+	char path[96];
+
+	(void)snprintf(path, sizeof(path), "%s/a", directory);
+	assert_int_equal(mkdir(path, 0700), 0);
+	(void)snprintf(path, sizeof(path), "%s/a/b", directory);
+	assert_int_equal(mkdir(path, 0700), 0);
+	(void)snprintf(path, sizeof(path), "%s/a/b/c", directory);
+	assert_int_equal(file_write_atomic(path, "", 0, 0600, NULL), 0);
+}
+
+/* What was made before the watch of its directory stood is told of; a watch may end from within an event. */
+static void watches_follow_and_end(void **state)
+{
+	const struct watch_options options = { .recursive = true };
+	struct seen seen = { 0 };
+	struct error err;
+	uv_loop_t loop;
+
+	(void)state;
+	assert_int_equal(uv_loop_init(&loop), 0);
+	for (unsigned free_after = 0; free_after < 4; free_after++) {
+		char directory[] = "/tmp/atoll-watch-XXXXXX";
+
+		assert_non_null(mkdtemp(directory));
+		seen = (struct seen){ .free_after = free_after };
+		seen.watch = watch_new(&loop, directory, &options, on_watch_event, &seen, &err);
+		assert_non_null(seen.watch);
+		make_files(directory);
+		turn(&loop);
+		if (free_after == 0) {
+			assert_non_null(strstr(seen.names, "CREATE a\n"));
+			assert_non_null(strstr(seen.names, "CREATE a/b\n"));
+			assert_non_null(strstr(seen.names, "CREATE a/b/c\n"));
+			watch_free(seen.watch);
+		} else {
+			assert_int_equal(seen.count, free_after);
+		}
+		turn(&loop);
+		assert_int_equal(file_remove_tree(directory, NULL), 0);
+	}
+	assert_null(watch_new(&loop, "/no/such/directory", &options, on_watch_event, &seen, &err));
+	assert_int_equal(err.code, ENOENT);
+	assert_null(watch_new(&loop, "/etc/passwd", &options, on_watch_event, &seen, &err));
+	assert_int_equal(err.code, ENOTDIR);
+	turn(&loop);
+	assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -233,6 +317,7 @@ int main(void)
 		cmocka_unit_test(paths_are_resolved_as_the_clients_expect),
 		cmocka_unit_test(signatures_are_those_of_the_sdk),
 		cmocka_unit_test(envelopes_are_checked),
+		cmocka_unit_test(watches_follow_and_end),
 	};
 
 	return cmocka_run_group_tests_name("envd", tests, NULL, NULL);
