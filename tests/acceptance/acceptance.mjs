@@ -118,6 +118,14 @@ async function files(sandbox) {
     assert.equal(await sandbox.files.exists(`${directory}/one`, opts), false)
     assert.equal(await sandbox.files.read(`${directory}/uno`, opts), '1')
   })
+  await check('files.watchDir', async () => {
+    const seen = []
+    const handle = await sandbox.files.watchDir(directory, (event) => seen.push(`${event.type} ${event.name}`), opts)
+    await sandbox.files.write(`${directory}/watched.txt`, 'text', opts)
+    await until('the events', () => seen.includes('create watched.txt') && seen.includes('write watched.txt'), SLOW)
+    await handle.stop()
+    await sandbox.files.remove(`${directory}/watched.txt`, opts)
+  })
   await check('files.remove', async () => {
     await sandbox.files.remove(`${directory}/uno`, opts)
     assert.equal(await sandbox.files.exists(`${directory}/uno`, opts), false)

@@ -150,6 +150,20 @@ def files(sandbox):
         sandbox.files.write(f"{directory}/bytes", data, **REQUEST)
         equal(bytes(sandbox.files.read(f"{directory}/bytes", format="bytes", **REQUEST)) == data, True)
 
+    @check("files.watch_dir: new events")
+    def _():
+        seen = []
+        watcher = sandbox.files.watch_dir(directory, **REQUEST)
+        sandbox.files.write(f"{directory}/watched.txt", "text", **REQUEST)
+
+        def told():
+            seen.extend((event.type.value, event.name) for event in watcher.get_new_events())
+            return ("create", "watched.txt") in seen and ("write", "watched.txt") in seen
+
+        until("the events", told)
+        watcher.stop()
+        sandbox.files.remove(f"{directory}/watched.txt", **REQUEST)
+
     @check("files.list, rename, remove")
     def _():
         kinds = {entry.name: entry.type.value for entry in sandbox.files.list(directory, **REQUEST)}
