@@ -62,7 +62,8 @@ prepare_js() {
 # Sets $py, a virtual environment with the packages from PyPI. 2 when PyPI is out of reach, 1 on other failures.
 prepare_py() {
 	py=$cache/venv-$(fingerprint "$root/tests/acceptance/requirements.txt")
-	[ -e "$py/complete" ] && return 0
+	# (Its interpreter may have gone since.)
+	[ -e "$py/complete" ] && "$py/bin/python" -c '' 2>/dev/null && return 0
 	echo "installing the Python packages into $py"
 	rm -rf "$py"
 	mkdir -p "$cache"
