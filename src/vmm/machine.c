@@ -13,8 +13,6 @@
 #include "vmm/boot/boot.h"
 #include "vmm/kvm/kvm.h"
 
-#define SERIAL_PORT       0x3f8
-#define SERIAL_PORTS      8
 #define I8042_DATA        0x60
 #define I8042_STATUS      0x64
 #define SERIAL_LIMIT      (16 * 1024 * 1024) /* bytes of console output that are kept */
@@ -66,18 +64,18 @@ static bool on_port(void *context, uint16_t port, bool write, void *data, unsign
 {
 	struct machine *machine = context;
 	uint8_t *byte = data;
-	bool serial = port >= SERIAL_PORT && port < SERIAL_PORT + SERIAL_PORTS;
+	bool serial = port >= LAYOUT_SERIAL_PORT && port < LAYOUT_SERIAL_PORT + LAYOUT_SERIAL_PORTS;
 
 	if (write) {
 		if (serial && size == 1)
-			serial_write(machine->serial, port - SERIAL_PORT, *byte);
+			serial_write(machine->serial, port - LAYOUT_SERIAL_PORT, *byte);
 		else if (port == I8042_DATA || port == I8042_STATUS)
 			return !i8042_write(port, *byte);
 		return true;
 	}
 	memset(data, 0, size);
 	if (serial && size == 1)
-		*byte = serial_read(machine->serial, port - SERIAL_PORT);
+		*byte = serial_read(machine->serial, port - LAYOUT_SERIAL_PORT);
 	else if (port == I8042_DATA || port == I8042_STATUS)
 		*byte = i8042_read(port);
 	return true;

@@ -14,6 +14,8 @@
 #include "base/base.h"
 #include "vmm/device/device.h"
 
+#include "remake.h"
+
 #define MEMORY_SIZE (1 << 20)
 #define MEMORY_BASE 0x100000 /* not 0, so that a guest address is never by chance an offset */
 #define DESC        (MEMORY_BASE + 0x1000)
@@ -71,8 +73,9 @@ static void reg_write(struct fixture *fixture, uint32_t offset, uint32_t value)
 	virtio_mmio_write(fixture->device, offset, &value, 4);
 }
 
-static void make_block(struct fixture *fixture)
+static void make_block(void *context)
 {
+	struct fixture *fixture = context;
 	struct block_config config = { .id = "rootfs", .path = fixture->image, .writeback = true };
 
 	config.overlay_path = fixture->overlay;
@@ -321,62 +324,27 @@ static void registers_out_of_order_do_no_harm(void **state)
 	assert_int_equal(request(fixture, 0, 0, 512, true), 0);
 }
 
-/* Only the loop's thread touches devices. */
-struct remake {
-	struct fixture *fixture;
-	struct buffer saved;
-	int ret;
-};
-
-static void remake_on_loop(void *context)
-{
-	struct remake *remake = context;
-	struct error err;
-
-	remake->ret = virtio_save(remake->fixture->device, &remake->saved, &err);
-	virtio_free(remake->fixture->device);
-	make_block(remake->fixture);
-	if (remake->ret == 0)
-		remake->ret =
-		        virtio_restore(remake->fixture->device, remake->saved.data, remake->saved.size, &err);
-}
-
-static void restore_on_loop(void *context)
-{
-	struct remake *remake = context;
-	struct error err;
-
-	remake->ret = virtio_restore(remake->fixture->device, remake->saved.data, remake->saved.size, &err);
-}
-
-static int restore(struct remake *remake)
-{
-	loop_call(remake->fixture->loop, restore_on_loop, remake);
-	return remake->ret;
-}
-
 static void state_survives_a_new_device(void **state)
 {
 	struct fixture *fixture = *state;
-	struct remake remake = { .fixture = fixture };
+	struct remake remake = { fixture->loop, &fixture->device, make_block, fixture, BUFFER_INIT, 0 };
 
 	drive(fixture);
 	memset(at(fixture, DATA), 'w', 512);
 	assert_int_equal(request(fixture, 1, 3, 512, false), 0);
 	assert_int_equal(virtio_pause(fixture->device, NULL), 0);
-	loop_call(fixture->loop, remake_on_loop, &remake);
-	assert_int_equal(remake.ret, 0);
+	assert_int_equal(remake_device(&remake), 0);
 	virtio_resume(fixture->device);
 	assert_int_equal(request(fixture, 0, 3, 512, true), 0);
 	assert_int_equal(*(char *)at(fixture, DATA), 'w');
 	/* And state that lies is refused. */
 	for (size_t i = 0; i < remake.saved.size; i++) {
 		remake.saved.data[i] ^= 0x55;
-		(void)restore(&remake);
+		(void)remake_restore(&remake);
 		remake.saved.data[i] ^= 0x55;
 	}
 	remake.saved.size = 20;
-	assert_int_equal(restore(&remake), -EINVAL);
+	assert_int_equal(remake_restore(&remake), -EINVAL);
 	buffer_fini(&remake.saved);
 	reg_write(fixture, 0x070, 0);
 }

@@ -16,6 +16,8 @@
 #include "vmm/device/device.h"
 #include "vmm/device/vsock_internal.h"
 
+#include "remake.h"
+
 #define MEMORY_SIZE   (1 << 20)
 #define QUEUE_SIZE    16
 #define RX            0
@@ -134,8 +136,9 @@ static void drive(struct fixture *fixture)
 	fixture->forwarded = 0;
 }
 
-static void make_device(struct fixture *fixture)
+static void make_device(void *context)
 {
+	struct fixture *fixture = context;
 	struct vsock_config config = { CID, fixture->path };
 	struct error err = { 0 };
 
@@ -507,44 +510,10 @@ static void nonsense_is_refused_or_ignored(void **state)
 	assert_int_equal(fixture->device->status & 64, 0);
 }
 
-/* Only the loop's thread touches devices. */
-struct remake {
-	struct fixture *fixture;
-	struct buffer saved;
-	int ret;
-};
-
-static void remake_on_loop(void *context)
-{
-	struct remake *remake = context;
-	struct error err;
-
-	remake->ret = virtio_save(remake->fixture->device, &remake->saved, &err);
-	virtio_free(remake->fixture->device);
-	make_device(remake->fixture);
-	if (remake->ret == 0)
-		remake->ret =
-		        virtio_restore(remake->fixture->device, remake->saved.data, remake->saved.size, &err);
-}
-
-static void restore_on_loop(void *context)
-{
-	struct remake *remake = context;
-	struct error err;
-
-	remake->ret = virtio_restore(remake->fixture->device, remake->saved.data, remake->saved.size, &err);
-}
-
-static int restore(struct remake *remake)
-{
-	loop_call(remake->fixture->loop, restore_on_loop, remake);
-	return remake->ret;
-}
-
 static void a_restored_guest_hears_of_it_first(void **state)
 {
 	struct fixture *fixture = *state;
-	struct remake remake = { .fixture = fixture };
+	struct remake remake = { fixture->loop, &fixture->device, make_device, fixture, BUFFER_INIT, 0 };
 	uint32_t event;
 	uint32_t head;
 	uint32_t port;
@@ -552,8 +521,7 @@ static void a_restored_guest_hears_of_it_first(void **state)
 	int later;
 
 	assert_int_equal(virtio_pause(fixture->device, NULL), 0);
-	loop_call(fixture->loop, remake_on_loop, &remake);
-	assert_int_equal(remake.ret, 0);
+	assert_int_equal(remake_device(&remake), 0);
 	expect_end(fd);
 	later = host_connect(fixture, "CONNECT 52\n");
 	memset(at(fixture, EVENTS), 0xff, 64);
@@ -567,7 +535,7 @@ static void a_restored_guest_hears_of_it_first(void **state)
 	close(fd);
 	close(later);
 	remake.saved.size--;
-	assert_int_equal(restore(&remake), -EINVAL);
+	assert_int_equal(remake_restore(&remake), -EINVAL);
 	buffer_fini(&remake.saved);
 	reg_write(fixture, 0x070, 0);
 }

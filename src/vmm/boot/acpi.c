@@ -13,9 +13,6 @@
 #include "vmm/device/virtio.h"
 #include "vmm/layout.h"
 
-#define SERIAL_PORT         0x3f8
-#define SERIAL_PORTS        8
-
 #define FADT_FLAGS          (1u << 20 | 1u << 5 | 1u << 4 | 1u << 0) /* hardware-reduced; no buttons; WBINVD */
 #define FADT_BOOT_ARCH      (1u << 2 | 1u << 3 | 1u << 4 | 1u << 5)  /* no VGA, MSI, ASPM, CMOS clock */
 
@@ -144,7 +141,7 @@ static void describe_serial(struct aml *aml)
 	aml_name_eisaid(aml, "_HID", "PNP0501");
 	aml_name_integer(aml, "_UID", 0);
 	resources = aml_resources(aml, "_CRS");
-	aml_ports(aml, SERIAL_PORT, SERIAL_PORTS);
+	aml_ports(aml, LAYOUT_SERIAL_PORT, LAYOUT_SERIAL_PORTS);
 	aml_interrupt(aml, LAYOUT_GSI_SERIAL);
 	aml_end_resources(aml, resources);
 	aml_end(aml, device);
