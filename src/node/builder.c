@@ -151,23 +151,24 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 /* --- step 5: in place --- */
 
 /* What a file of the sealed template takes on disk: holes are not counted. */
-static long long file_mib(const struct build *build, const char *name)
+static long long file_mib(const struct template *template, const char *name)
 {
 	char path[NODE_PATH_MAX + 64];
 	struct stat st;
 
-	(void)snprintf(path, sizeof(path), "%.180s/templates/%s/%s", build->node->data, build->id, name);
+	(void)snprintf(path, sizeof(path), "%s/%s", template->directory, name);
 	return stat(path, &st) < 0 ? 0 : (long long)st.st_blocks * 512 >> 20;
 }
 
-static void tell_sizes(struct build *build)
+static void tell_sizes(struct build *build, const struct template *template)
 {
 	char message[160];
 
 	(void)snprintf(
 	        message, sizeof(message),
 	        "the template is in place: root file system %lld MiB, disk layer %lld MiB, memory %lld MiB",
-	        file_mib(build, "rootfs.ext4"), file_mib(build, "disk.layer"), file_mib(build, "memory"));
+	        file_mib(template, "rootfs.ext4"), file_mib(template, "disk.layer"),
+	        file_mib(template, "memory"));
 	tell(build, message);
 }
 
@@ -220,7 +221,7 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 		fail(build, &failure, "take the snapshot");
 		return;
 	}
-	tell_sizes(build);
+	tell_sizes(build, template);
 	sandboxes_warm_up(build->node);
 	finish(build, template, NULL);
 }
