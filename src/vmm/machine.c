@@ -185,7 +185,8 @@ static int make_devices(struct machine *machine, const struct machine_config *co
 	if (ret == 0 && config->vsock.guest_cid)
 		ret = attach(machine, vsock_new(&config->vsock, &machine->memory, machine->loop, err), err);
 	if (ret == 0 && config->entropy)
-		ret = attach(machine, rng_new(&machine->memory, machine->loop, err), err);
+		ret = attach(machine, rng_new(&config->entropy_limits, &machine->memory, machine->loop, err),
+		             err);
 	return ret;
 }
 

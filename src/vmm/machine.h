@@ -28,6 +28,7 @@ struct machine_config {
 	unsigned drive_count;
 	struct vsock_config vsock; /* guest_cid 0: none */
 	bool entropy;
+	struct rate_limiter_config entropy_limits;
 	const char *serial_out_path; /* NULL: standard output */
 };
 

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "vmm/device/loop.h"
+#include "vmm/device/rate_limiter.h"
 #include "vmm/device/virtio.h"
 
 #define BLOCK_LAYERS_MAX 16
@@ -25,6 +26,7 @@ struct block_config {
 	const char *overlay_path; /* private top layer, made when missing; NULL: none */
 	bool read_only;
 	bool writeback; /* offer FLUSH (cache_type Writeback) */
+	struct rate_limiter_config limits;
 };
 
 /* virtio-block (5.2) over a stack of disk layers (layer/disk.h). NULL with `err` on failure. */
@@ -37,12 +39,17 @@ struct vsock_config {
 	                         ones */
 };
 
+/* Change the limits of a block device; NULL leaves a bucket as it is. On the device loop. */
+void block_set_limits(struct virtio_device *device, const struct token_bucket_config *bandwidth,
+                      const struct token_bucket_config *ops);
+
 /* virtio-vsock (5.10) bridged to unix sockets by Firecracker's hybrid protocol. */
 struct virtio_device *vsock_new(const struct vsock_config *config, const struct guest_memory *memory,
                                 struct loop *loop, struct error *err);
 
 /* virtio entropy device (5.4), fed by getrandom(2). */
-struct virtio_device *rng_new(const struct guest_memory *memory, struct loop *loop, struct error *err);
+struct virtio_device *rng_new(const struct rate_limiter_config *limits, const struct guest_memory *memory,
+                              struct loop *loop, struct error *err);
 
 /* Free any of the above. */
 void virtio_free(struct virtio_device *device);

@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "vmm/memory.h"
 
-#define SNAPSHOT_VERSION 1
+#define SNAPSHOT_VERSION 2
 
 enum snapshot_section {
 	SNAPSHOT_CONFIG = 1, /* the machine's configuration, as GET /vm/config shows it */
