@@ -18,6 +18,12 @@
 
 #define BLOCK_LAYERS_MAX 16
 
+/* Firecracker's io_engine. */
+enum block_engine {
+	BLOCK_ENGINE_SYNC,
+	BLOCK_ENGINE_ASYNC, /* io_uring, where the kernel has it */
+};
+
 struct block_config {
 	char id[64];                          /* Firecracker's drive_id; answered to VIRTIO_BLK_T_GET_ID */
 	const char *path;                     /* the lowest layer: a raw image */
@@ -26,12 +32,31 @@ struct block_config {
 	const char *overlay_path; /* private top layer, made when missing; NULL: none */
 	bool read_only;
 	bool writeback; /* offer FLUSH (cache_type Writeback) */
+	enum block_engine engine;
 	struct rate_limiter_config limits;
 };
 
 /* virtio-block (5.2) over a stack of disk layers (layer/disk.h). NULL with `err` on failure. */
 struct virtio_device *block_new(const struct block_config *config, const struct guest_memory *memory,
                                 struct loop *loop, struct error *err);
+
+struct net_config {
+	char id[64];               /* Firecracker's iface_id */
+	const char *host_dev_name; /* the tap */
+	uint8_t mac[6];
+	bool has_mac;
+	unsigned mtu; /* 0: not offered; else 68 to 65535 */
+	struct rate_limiter_config rx_limits;
+	struct rate_limiter_config tx_limits;
+};
+
+struct balloon_config {
+	uint32_t amount_mib;
+	bool deflate_on_oom;
+	unsigned stats_polling_interval_s; /* 0: no statistics */
+	bool free_page_hinting;
+	bool free_page_reporting;
+};
 
 struct vsock_config {
 	uint32_t guest_cid;   /* 3 or more */
@@ -58,12 +83,16 @@ void virtio_free(struct virtio_device *device);
 
 /*
  * serial: a 16550A UART at I/O port 0x3f8 (8 registers). Output goes to `output_fd` (owned; -1 drops it) and
- * is bounded: beyond `output_limit` bytes it is dropped, so a flooding guest fills no disk. `irq` is an
+ * is bounded: beyond `output_limit` bytes, or the rate (NULL: any), it is dropped, so that a flooding guest
+ * neither fills a disk nor keeps it busy. `irq` is an
  * eventfd behind GSI 4.
  */
 struct serial;
-struct serial *serial_new(int output_fd, uint64_t output_limit, struct loop *loop, struct error *err);
+struct serial *serial_new(int output_fd, uint64_t output_limit, const struct token_bucket_config *rate,
+                          struct error *err);
 void serial_free(struct serial *serial);
+/* Bytes that the guest wrote, and those of them that were dropped. Any thread. */
+void serial_count(struct serial *serial, uint64_t *ret_written, uint64_t *ret_dropped);
 int serial_irq(const struct serial *serial);
 uint8_t serial_read(struct serial *serial, unsigned reg); /* any vCPU thread */
 void serial_write(struct serial *serial, unsigned reg, uint8_t value);

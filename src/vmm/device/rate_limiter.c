@@ -19,7 +19,7 @@ static bool bucket_limits(const struct token_bucket *bucket)
 	return bucket->config.size && bucket->config.refill_time_ms;
 }
 
-static void bucket_set(struct token_bucket *bucket, const struct token_bucket_config *config)
+void token_bucket_set(struct token_bucket *bucket, const struct token_bucket_config *config)
 {
 	*bucket = (struct token_bucket){ .config = *config,
 		                         .burst = config->one_time_burst,
@@ -84,6 +84,16 @@ static void bucket_give_back(struct token_bucket *bucket, uint64_t tokens)
 		return;
 	}
 	bucket->budget += (int64_t)tokens;
+}
+
+bool token_bucket_try(struct token_bucket *bucket, uint64_t tokens)
+{
+	if (bucket_limits(bucket))
+		bucket_refill(bucket, time_monotonic_us());
+	if (!bucket_has(bucket))
+		return false;
+	bucket_take(bucket, tokens);
+	return true;
 }
 
 /* Microseconds until it is worth to look again. 0: now. */
@@ -209,9 +219,9 @@ void rate_limiter_update(struct rate_limiter *limiter, const struct token_bucket
                          const struct token_bucket_config *ops)
 {
 	if (bandwidth)
-		bucket_set(&limiter->bandwidth, bandwidth);
+		token_bucket_set(&limiter->bandwidth, bandwidth);
 	if (ops)
-		bucket_set(&limiter->ops, ops);
+		token_bucket_set(&limiter->ops, ops);
 	/* Who waits by the old rate should look at the new one. */
 	if (limiter->waiting)
 		(void)wait_for(limiter, 1);

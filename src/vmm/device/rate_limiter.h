@@ -34,6 +34,10 @@ struct token_bucket {
 	int64_t refilled_us; /* when the budget was last counted */
 };
 
+/* A bucket by itself, for who drops rather than waits: no limit when it was never set. */
+void token_bucket_set(struct token_bucket *bucket, const struct token_bucket_config *config);
+bool token_bucket_try(struct token_bucket *bucket, uint64_t tokens);
+
 struct rate_limiter {
 	struct token_bucket bandwidth;
 	struct token_bucket ops;

@@ -308,6 +308,23 @@ void virtio_mmio_write(struct virtio_device *device, uint32_t offset, const void
 	pthread_mutex_unlock(&device->lock);
 }
 
+const char *virtio_kind_name(enum virtio_id id)
+{
+	switch (id) {
+	case VIRTIO_ID_NET:
+		return "network";
+	case VIRTIO_ID_BLOCK:
+		return "block";
+	case VIRTIO_ID_RNG:
+		return "entropy";
+	case VIRTIO_ID_BALLOON:
+		return "balloon";
+	case VIRTIO_ID_VSOCK:
+		return "vsock";
+	}
+	return "virtio";
+}
+
 /* --- life --- */
 
 int virtio_init(struct virtio_device *device, const struct virtio_ops *ops, const struct guest_memory *memory,

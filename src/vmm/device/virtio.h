@@ -46,6 +46,9 @@ struct virtqueue {
 	struct loop_source *source;
 };
 
+/* "block", for messages. */
+const char *virtio_kind_name(enum virtio_id id);
+
 struct virtio_device;
 
 /* A counter of a model: its name in Firecracker's metrics, and where in the model it lies (a uint64_t). */
