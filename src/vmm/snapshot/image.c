@@ -11,7 +11,7 @@
 #include "vmm/snapshot/image_internal.h"
 #include "vmm/snapshot/page_list.h"
 
-#define MAP_RUN_MIN     16           /* pages: a shorter run is cheaper to read than to map */
+#define MAP_RUN_MIN     4            /* pages: a shorter run is cheaper to read than to map */
 #define MAPPINGS_MAX    8192         /* of layers; beyond them runs are read (vm.max_map_count is 65530) */
 #define PAGEMAP_PRESENT (1ull << 63) /* Documentation/admin-guide/mm/pagemap.rst */
 #define PAGEMAP_SWAPPED (1ull << 62)
