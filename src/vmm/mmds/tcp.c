@@ -262,7 +262,7 @@ void tcp_connection_receive(struct tcp_connection *connection, const struct tcp_
 		return;
 	}
 	if (!connection->established) {
-		if (segment->ack != connection->answer_seq || !connection->syn_sent) {
+		if (segment->ack != connection->answer_seq || segment->ack != connection->highest) {
 			connection->next_send = segment->ack; /* RFC 9293 3.10.7.4: RST where the peer is */
 			connection->reset = true;
 			return;
