@@ -306,10 +306,10 @@ static int write_keys(const json_t *object, struct buffer *to)
 	const char *key;
 	json_t *value;
 	size_t used = 0;
-	int result = keys ? 0 : -ENOMEM;
+	int result = 0;
 
-	if (result < 0)
-		return result;
+	if (!keys)
+		return -ENOMEM;
 	json_object_foreach ((json_t *)object, key, value)
 		keys[used++] = key;
 	qsort(keys, used, sizeof(*keys), compare_keys);
