@@ -1,6 +1,7 @@
 /* Unit tests of the metadata service's document, tokens and HTTP answers. Its network is in test_mmds_net.c.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -406,6 +407,40 @@ static void test_many_tokens(void **state)
 	mmds_tokens_fini(&tokens);
 }
 
+static void *patch_often(void *context)
+{
+	for (unsigned i = 0; i < 500; i++) {
+		cleanup_buffer struct buffer text = BUFFER_INIT;
+
+		if (patch(context, i % 2 ? "{\"latest\":null}" : DOCUMENT) < 0 ||
+		    mmds_get(context, &text, NULL) < 0)
+			return context;
+	}
+	return NULL;
+}
+
+/* The API writes while a guest reads: it sees the one document or the other. */
+static void test_threads(void **state)
+{
+	struct mmds *mmds = make(MMDS_V1, false);
+	pthread_t thread;
+	void *failed;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, patch_often, mmds), 0);
+	for (unsigned i = 0; i < 500; i++) {
+		cleanup_buffer struct buffer answer = BUFFER_INIT;
+		bool close;
+		const char *text = JSON("/latest/meta-data");
+
+		assert_true(mmds_http_answer(mmds, text, strlen(text), &answer, &close) > 0);
+		assert_true(strstr(answer.data, " 404 ") || strstr(answer.data, "\"zone\":\"a\"}"));
+	}
+	assert_int_equal(pthread_join(thread, &failed), 0);
+	assert_null(failed);
+	mmds_free(mmds);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -414,6 +449,7 @@ int main(void)
 		cmocka_unit_test(test_forms),          cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_framing),        cmocka_unit_test(test_tokens),
 		cmocka_unit_test(test_token_requests), cmocka_unit_test(test_many_tokens),
+		cmocka_unit_test(test_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -550,6 +550,55 @@ static void test_order(void **state)
 	buffer_fini(&client.got);
 }
 
+/* A guest that asks whether we are still there, with what we know already. */
+static void test_keep_alive(void **state)
+{
+	struct client client = open_connection(1000, 1460, 64000);
+	struct client old = client;
+	struct tcp_segment segment;
+
+	(void)state;
+	old.seq--;
+	say(&old, TCP_ACK, "");
+	assert_true(give(&segment));
+	assert_int_equal(segment.flags, TCP_ACK);
+	assert_int_equal(segment.seq, client.ack);
+	assert_int_equal(segment.ack, client.seq);
+	assert_quiet();
+}
+
+/* The guest closes its side before it was answered: it gets all answers that it asked for. */
+static void test_half_closed(void **state)
+{
+	struct client client = open_connection(1000, 1460, 64000);
+	struct tcp_segment segment;
+
+	(void)state;
+	say(&client, TCP_ACK | TCP_FIN, GET_A GET_A);
+	client.seq += (uint32_t)strlen(GET_A GET_A) + 1;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_true(give(&segment));
+		accept_segment(&client, &segment);
+		assert_answer(&client, "x");
+		say(&client, TCP_ACK, "");
+	}
+	assert_true(give(&segment));
+	assert_int_equal(segment.flags, TCP_FIN | TCP_ACK);
+	buffer_fini(&client.got);
+}
+
+/* Nobody else has our address. */
+static void test_own_address(void **state)
+{
+	struct wire_ends ends = { .source = SERVICE, .target = SERVICE };
+	struct tcp_segment syn = { .source = 80, .target = 80, .seq = 1, .flags = TCP_SYN };
+	uint8_t frame[128];
+
+	(void)state;
+	assert_true(take(frame, wire_write_tcp(frame, &ends, &syn)));
+	assert_quiet();
+}
+
 /* More than a request may have, and a window that is heeded until then. */
 static void test_too_long(void **state)
 {
@@ -690,7 +739,8 @@ int main(void)
 		TEST(test_loss),          TEST(test_duplicates), TEST(test_retransmission),
 		TEST(test_closed_window), TEST(test_order),      TEST(test_too_long),
 		TEST(test_resets),        TEST(test_other_port), TEST(test_many),
-		TEST(test_little_room),
+		TEST(test_little_room),   TEST(test_keep_alive), TEST(test_half_closed),
+		TEST(test_own_address),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
