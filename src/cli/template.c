@@ -67,14 +67,8 @@ static int describe(const struct cli_places *places, const char *name, json_t **
 	(void)json_object_set_new(request, "rootfs", json_string(rootfs));
 	(void)json_object_set_new(request, "kernel", json_sprintf("%s/vmlinux", kernel));
 	(void)snprintf(command, sizeof(command), "%s/initrd", kernel);
-	/*
-	 * A distribution's kernel finds its devices by ACPI. Ours is built without PCI, and Linux 6.1 cannot
-	 * start ACPI without it: it finds them by its command line.
-	 */
 	if (access(command, R_OK) == 0)
 		(void)json_object_set_new(request, "initrd", json_string(command));
-	else
-		(void)json_object_set_new(request, "boot_args", json_string("acpi=off"));
 	*ret_request = TAKE_PTR(request);
 	return 0;
 }
