@@ -38,7 +38,7 @@ struct monitor {
 static void usage(FILE *to)
 {
 	fputs("usage: atoll-vmm [--api-sock PATH | --no-api] [--config-file FILE] [--id ID] [--shell VCPUS]\n"
-	      "                 [--trace-restore] [--version]\n",
+	      "                 [--no-seccomp] [--trace-restore] [--version]\n",
 	      to);
 }
 
@@ -67,15 +67,13 @@ static int check_options(struct monitor *monitor)
 /* 0 to go on, otherwise 1 + the exit status. */
 static int parse_options(int argc, char **argv, struct monitor *monitor)
 {
-	static const struct option table[] = { { "id", required_argument, NULL, 'i' },
-		                               { "config-file", required_argument, NULL, 'c' },
-		                               { "api-sock", required_argument, NULL, 'a' },
-		                               { "shell", required_argument, NULL, 's' },
-		                               { "no-api", no_argument, NULL, 'n' },
-		                               { "trace-restore", no_argument, NULL, 't' },
-		                               { "version", no_argument, NULL, 'v' },
-		                               { "help", no_argument, NULL, 'h' },
-		                               { 0 } };
+	static const struct option table[] = {
+		{ "id", required_argument, NULL, 'i' },       { "config-file", required_argument, NULL, 'c' },
+		{ "api-sock", required_argument, NULL, 'a' }, { "shell", required_argument, NULL, 's' },
+		{ "no-api", no_argument, NULL, 'n' },         { "no-seccomp", no_argument, NULL, 'S' },
+		{ "trace-restore", no_argument, NULL, 't' },  { "version", no_argument, NULL, 'v' },
+		{ "help", no_argument, NULL, 'h' },           { 0 }
+	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -98,6 +96,9 @@ static int parse_options(int argc, char **argv, struct monitor *monitor)
 			break;
 		case 'n':
 			monitor->no_api = true;
+			break;
+		case 'S':
+			monitor->options.seccomp = false;
 			break;
 		case 't':
 			monitor->options.trace = true;
@@ -168,7 +169,9 @@ static int run(struct monitor *monitor)
 
 int main(int argc, char **argv)
 {
-	struct monitor monitor = { .options = { .id = "anonymous-instance", .socket_path = DEFAULT_SOCKET } };
+	struct monitor monitor = {
+		.options = { .id = "anonymous-instance", .socket_path = DEFAULT_SOCKET, .seccomp = true }
+	};
 	int stop = parse_options(argc, argv, &monitor);
 
 	if (stop)

@@ -9,6 +9,7 @@
 #include "base/base.h"
 #include "net/net.h"
 #include "vmm/api/resources.h"
+#include "vmm/seccomp/seccomp.h"
 
 #define BODY_LIMIT    51200 /* bytes: Firecracker's default */
 #define FATAL_LATENCY 50    /* ms for the last reply to leave */
@@ -87,7 +88,7 @@ int api_make_machine(struct api *api, unsigned vcpus, struct error *err)
 {
 	if (api->machine)
 		return 0;
-	api->machine = machine_new(vcpus, err);
+	api->machine = machine_new(vcpus, api->options->seccomp, err);
 	if (!api->machine)
 		return -EIO;
 	machine_trace(api->machine, api->options->trace);
@@ -143,7 +144,7 @@ struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct e
 	(void)uv_timer_init(loop, &api->fatal_timer);
 	api->fatal_timer.data = api;
 	if ((options->shell_vcpus && api_make_machine(api, options->shell_vcpus, err) < 0) ||
-	    listen_api(api, err) < 0) {
+	    listen_api(api, err) < 0 || (options->seccomp && seccomp_install(SECCOMP_API, err) < 0)) {
 		api_free(api);
 		return NULL;
 	}

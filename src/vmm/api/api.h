@@ -17,13 +17,17 @@ struct api_options {
 	const char *id;          /* told by GET / */
 	const char *socket_path; /* NULL: no API, only what api_boot is given */
 	unsigned shell_vcpus;    /* make VM and vCPUs before the first request; 0: later */
+	bool seccomp;            /* hold the threads to their system calls (vmm/seccomp) */
 	bool trace;              /* log the steps of a restore */
 	/* The machine has ended, by itself (status 0), or by a failure that was logged. */
 	void (*ended)(void *context, int status);
 	void *context;
 };
 
-/* Options are borrowed for the life of the object. NULL with `err`. */
+/*
+ * Start to listen, and then install the calling thread's seccomp filter if the options say so: from then on
+ * it may do nothing but serve. Options are borrowed for the life of the object. NULL with `err`.
+ */
 struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct error *err);
 
 /* Boot a machine from a configuration (config.h), whose reference is taken. */
