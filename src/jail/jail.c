@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,6 +67,12 @@ int made_add(struct jail_made *made, int directory, const char *name, bool is_di
 
 void jail_undo(struct jail_made *made)
 {
+	/* A directory with a mount on it cannot be removed: they are all elsewhere, seen from there. */
+	if (made->mounts_home >= 0) {
+		(void)setns(made->mounts_home, CLONE_NEWNS);
+		close(made->mounts_home);
+		made->mounts_home = -1;
+	}
 	/* A cgroup can be removed when nobody is in it. */
 	if (made->cgroup_home >= 0) {
 		(void)!write(made->cgroup_home, "0", 1);
@@ -95,9 +101,6 @@ static int enter_root(const struct jail *jail, int directory, struct jail_made *
 		ret = mounts_bind(root, &jail->binds[i], made, err);
 	if (ret == 0)
 		ret = mounts_enter_root(root, err);
-	/* A directory with a mount on it cannot be removed. */
-	if (ret < 0)
-		(void)umount2(jail->root, MNT_DETACH);
 	return ret;
 }
 
@@ -125,6 +128,9 @@ int jail_build(const struct jail *jail, struct jail_made *made, struct error *er
 
 	made->count = 0;
 	made->cgroup_home = -1;
+	made->mounts_home = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (made->mounts_home < 0)
+		return error_errno(err, errno, "open /proc/self/ns/mnt");
 	ret = build(jail, made, err);
 	if (ret < 0)
 		jail_undo(made);

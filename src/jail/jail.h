@@ -76,7 +76,8 @@ struct jail_made {
 		bool is_directory;
 	} entries[48];
 	unsigned count;
-	int cgroup_home; /* cgroup.procs of where the process was; -1: it was not moved */
+	int mounts_home; /* the mount namespace where the process was */
+	int cgroup_home; /* cgroup.procs of where it was; -1: it was not moved */
 };
 
 /* Letters, digits and hyphens, at most JAIL_ID_MAX, as in Firecracker's jailer. 0, or -EINVAL. */
