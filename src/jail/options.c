@@ -104,7 +104,6 @@ static void read_interpreter(int fd, char *name, size_t size)
 
 static int check_program(struct jail_options *options, const char *path, struct error *err)
 {
-	cleanup_close int fd = -1;
 	struct stat st;
 
 	if (!realpath(path, options->program))
