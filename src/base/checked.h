@@ -15,6 +15,11 @@ static inline bool checked_add(uint64_t a, uint64_t b, uint64_t *result)
 	return !__builtin_add_overflow(a, b, result);
 }
 
+static inline bool checked_sub_signed(int64_t a, int64_t b, int64_t *result)
+{
+	return !__builtin_sub_overflow(a, b, result);
+}
+
 static inline bool checked_mul(uint64_t a, uint64_t b, uint64_t *result)
 {
 	return !__builtin_mul_overflow(a, b, result);

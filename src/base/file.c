@@ -139,3 +139,35 @@ int file_remove_tree(const char *path, struct error *err)
 		return error_errno(err, errno, "remove %s", path);
 	return 0;
 }
+
+int fd_pwrite_all(int fd, const void *data, size_t size, uint64_t offset)
+{
+	while (size) {
+		ssize_t done = pwrite(fd, data, size, (off_t)offset);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return done < 0 ? -errno : -EIO;
+		data = (const char *)data + done;
+		size -= (size_t)done;
+		offset += (uint64_t)done;
+	}
+	return 0;
+}
+
+int fd_pread_all(int fd, void *data, size_t size, uint64_t offset)
+{
+	while (size) {
+		ssize_t done = pread(fd, data, size, (off_t)offset);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return done < 0 ? -errno : -EPIPE;
+		data = (char *)data + done;
+		size -= (size_t)done;
+		offset += (uint64_t)done;
+	}
+	return 0;
+}

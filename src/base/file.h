@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/buffer.h"
@@ -27,3 +28,7 @@ int file_remove_tree(const char *path, struct error *err);
  * early end. */
 int fd_write_all(int fd, const void *data, size_t size);
 int fd_read_all(int fd, void *data, size_t size);
+
+/* The same at `offset` of a file, whose position stays. */
+int fd_pwrite_all(int fd, const void *data, size_t size, uint64_t offset);
+int fd_pread_all(int fd, void *data, size_t size, uint64_t offset);

@@ -12,6 +12,7 @@ static const char *const level_names[] = { "error", "warn", "info", "debug" };
 /* The one piece of process-wide state that we allow: every part of a program shares its log. */
 static const char *log_program = "atoll";
 static enum log_level log_threshold = LOG_LEVEL_INFO;
+static int log_fd = STDERR_FILENO;
 
 void log_init(const char *program, enum log_level level)
 {
@@ -25,6 +26,18 @@ void log_init(const char *program, enum log_level level)
 		if (strcmp(wanted, level_names[i]) == 0)
 			log_threshold = (enum log_level)i;
 	}
+}
+
+void log_set_level(enum log_level level)
+{
+	log_threshold = level;
+}
+
+void log_to(int fd)
+{
+	if (log_fd != STDERR_FILENO)
+		close(log_fd);
+	log_fd = fd;
 }
 
 int log_enabled(enum log_level level)
@@ -57,6 +70,6 @@ void log_write(enum log_level level, const char *format, ...)
 		used = (int)sizeof(line) - 2;
 	line[used++] = '\n';
 	/* One write per line, so that lines of several processes on one file do not mix. */
-	if (write(STDERR_FILENO, line, (size_t)used) < 0)
+	if (write(log_fd, line, (size_t)used) < 0)
 		return;
 }

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 enum log_level {
+	LOG_LEVEL_OFF = -1, /* a threshold only */
 	LOG_LEVEL_ERROR,
 	LOG_LEVEL_WARN,
 	LOG_LEVEL_INFO,
@@ -17,6 +18,10 @@ enum log_level {
 /* Name the program (kept by reference) and choose what is shown. The environment's ATOLL_LOG overrides
  * `level`. */
 void log_init(const char *program, enum log_level level);
+
+/* Change what is shown; and where lines go: a descriptor that is the log's from now on. */
+void log_set_level(enum log_level level);
+void log_to(int fd);
 
 /* Whether a message of `level` would be written. */
 int log_enabled(enum log_level level);

@@ -75,7 +75,7 @@ static void fit(char *data, size_t size)
 static void restore_serial(const void *data, size_t size)
 {
 	struct loop *loop = loop_new(NULL);
-	struct serial *serial = loop ? serial_new(-1, 0, loop, NULL) : NULL;
+	struct serial *serial = loop ? serial_new(-1, 0, NULL, NULL) : NULL;
 
 	if (!serial)
 		abort();
@@ -146,16 +146,20 @@ static void read_state(bool again_too)
 /* A memory file is only used when it has exactly the size of the machine's memory. */
 static void map_memory(size_t size)
 {
-	void *host;
+	struct image_config config = { .base_path = path };
+	struct image *image;
 	uint64_t wanted = (size + PAGE - 1) / PAGE * PAGE;
 
-	if (snapshot_map_memory(path, wanted, &host, NULL) < 0) {
+	config.size = wanted;
+	image = image_open(&config, NULL);
+	if (!image) {
 		if (size && size == wanted)
 			abort();
 		return;
 	}
-	if (size != wanted || munmap(host, wanted) < 0)
+	if (size != wanted)
 		abort();
+	image_close(image);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -16,7 +16,7 @@
 
 #include "base/base.h"
 #include "vmm/boot/boot.h"
-#include "vmm/config.h"
+#include "vmm/config/config.h"
 #include "vmm/layout.h"
 #include "vmm/snapshot/snapshot.h"
 
@@ -334,37 +334,11 @@ static void damaged_snapshots_are_refused(void **state)
 	}
 }
 
-static void memory_files_are_sparse_and_exact(void **state)
-{
-	struct fixture *fixture = *state;
-	unsigned char *ram = fixture->memory.regions[0].host;
-	struct error err = { 0 };
-	struct stat st;
-	void *host;
-
-	memset(ram + 8192, 'a', 100);
-	ram[RAM_SIZE - 1] = 'z';
-	/* Not page-aligned memory is of no matter to the writer. */
-	assert_int_equal(snapshot_write_memory(&fixture->memory, false, fixture->path, &err), 0);
-	assert_int_equal(stat(fixture->path, &st), 0);
-	assert_int_equal(st.st_size, RAM_SIZE);
-	assert_true(st.st_blocks * 512 < 1 << 20);
-	assert_int_equal(snapshot_map_memory(fixture->path, RAM_SIZE, &host, &err), 0);
-	assert_memory_equal(host, ram, RAM_SIZE);
-	memset(host, 'x', 4096);
-	assert_int_equal(munmap(host, RAM_SIZE), 0);
-	assert_int_equal(snapshot_map_memory(fixture->path, RAM_SIZE, &host, &err), 0);
-	assert_memory_equal(host, ram, RAM_SIZE);
-	assert_int_equal(munmap(host, RAM_SIZE), 0);
-	assert_int_equal(snapshot_map_memory(fixture->path, RAM_SIZE * 2, &host, &err), -EINVAL);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(snapshots_come_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged_snapshots_are_refused, setup, teardown),
-		cmocka_unit_test_setup_teardown(memory_files_are_sparse_and_exact, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_kernel_is_loaded_where_it_wants, setup, teardown),
 		cmocka_unit_test_setup_teardown(kernels_that_lie_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_zero_page_maps_memory, setup, teardown),

@@ -8,6 +8,7 @@
 
 #include "base/base.h"
 #include "net/net.h"
+#include "vmm/api/observer.h"
 #include "vmm/api/resources.h"
 #include "vmm/seccomp/seccomp.h"
 
@@ -15,9 +16,9 @@
 #define FATAL_LATENCY 50    /* ms for the last reply to leave */
 
 /* Firecracker's error body. */
-static void reply_fault(struct http_exchange *exchange, const char *message)
+static void reply_fault(struct http_exchange *exchange, int status, const char *message)
 {
-	http_reply_json(exchange, 400, json_pack("{s:s%}", "fault_message", message, strlen(message)));
+	http_reply_json(exchange, status, json_pack("{s:s%}", "fault_message", message, strlen(message)));
 }
 
 static void on_fatal(uv_timer_t *timer)
@@ -41,7 +42,7 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		ret = resources_handle(api, http_request_method(exchange), http_request_path(exchange), body,
 		                       &reply, &err);
 	if (ret < 0)
-		reply_fault(exchange, err.message);
+		reply_fault(exchange, ret == -EMSGSIZE ? 413 : 400, err.message);
 	else if (reply)
 		http_reply_json(exchange, 200, reply);
 	else
@@ -52,9 +53,32 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	}
 }
 
+/* Not Firecracker's: what Prometheus reads. */
+static void reply_metrics(struct http_exchange *exchange, struct api *api)
+{
+	cleanup_free char *text = observer_prometheus(api->observer);
+
+	if (!text) {
+		reply_fault(exchange, 500, "out of memory");
+		return;
+	}
+	http_reply_header(exchange, "Content-Type", "text/plain; version=0.0.4");
+	http_reply_begin(exchange, 200, (int64_t)strlen(text));
+	http_reply_write(exchange, text, strlen(text));
+	http_reply_end(exchange);
+}
+
 static void on_request(struct http_exchange *exchange, void *context)
 {
-	http_request_collect(exchange, BODY_LIMIT, on_body, context);
+	struct api *api = context;
+
+	if (strcmp(http_request_method(exchange), "GET") == 0 &&
+	    strcmp(http_request_path(exchange), "/metrics") == 0)
+		reply_metrics(exchange, api);
+	else
+		http_request_collect(exchange,
+		                     api->options->body_limit ? api->options->body_limit : BODY_LIMIT,
+		                     on_body, api);
 }
 
 /* What HTTP itself refuses has another key than what the API refuses. */
@@ -106,11 +130,28 @@ int api_boot(struct api *api, json_t *config, struct error *err)
 	json_decref(api->config);
 	api->config = config;
 	ret = config_read(config, &parsed, err);
+	parsed.boot_timer = api->options->boot_timer;
 	if (ret == 0 && !parsed.kernel_image_path)
 		ret = error_set(err, EINVAL, "the boot source must be set before the machine can start");
 	if (ret == 0)
 		ret = api_make_machine(api, 0, err);
 	return ret < 0 ? ret : machine_boot(api->machine, &parsed, err);
+}
+
+int api_observe(struct api *api, const json_t *config, struct error *err)
+{
+	return observer_configure(api->observer, config, err);
+}
+
+int api_boot_file(struct api *api, json_t *config, struct error *err)
+{
+	int ret = observer_configure(api->observer, config, err);
+
+	if (ret < 0) {
+		json_decref(config);
+		return ret;
+	}
+	return api_boot(api, config, err);
 }
 
 static int listen_api(struct api *api, struct error *err)
@@ -143,7 +184,9 @@ struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct e
 	api->end_poll.data = api;
 	(void)uv_timer_init(loop, &api->fatal_timer);
 	api->fatal_timer.data = api;
-	if ((options->shell_vcpus && api_make_machine(api, options->shell_vcpus, err) < 0) ||
+	api->observer = observer_new(api, err);
+	if (!api->observer ||
+	    (options->shell_vcpus && api_make_machine(api, options->shell_vcpus, err) < 0) ||
 	    listen_api(api, err) < 0 || (options->seccomp && seccomp_install(SECCOMP_API, err) < 0)) {
 		api_free(api);
 		return NULL;
@@ -157,6 +200,8 @@ void api_free(struct api *api)
 		return;
 	if (api->machine)
 		(void)uv_poll_stop(&api->end_poll);
+	/* While there still is something to count. */
+	observer_free(api->observer);
 	machine_free(api->machine);
 	json_decref(api->config);
 	if (api->server) {

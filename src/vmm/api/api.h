@@ -9,7 +9,7 @@
 #include <uv.h>
 
 #include "base/error.h"
-#include "vmm/machine.h"
+#include "vmm/machine/machine.h"
 
 struct api;
 
@@ -19,6 +19,8 @@ struct api_options {
 	unsigned shell_vcpus;    /* make VM and vCPUs before the first request; 0: later */
 	bool seccomp;            /* hold the threads to their system calls (vmm/seccomp) */
 	bool trace;              /* log the steps of a restore */
+	bool boot_timer;         /* log when the guest says that it is up */
+	size_t body_limit;       /* bytes of a request; 0: Firecracker's default */
 	/* The machine has ended, by itself (status 0), or by a failure that was logged. */
 	void (*ended)(void *context, int status);
 	void *context;
@@ -30,7 +32,13 @@ struct api_options {
  */
 struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct error *err);
 
-/* Boot a machine from a configuration (config.h), whose reference is taken. */
+/* Take the members "logger" and "metrics" of a configuration. */
+int api_observe(struct api *api, const json_t *config, struct error *err);
+
+/* Boot a machine from a whole configuration (config.h) with its log and metrics; its reference is taken. */
+int api_boot_file(struct api *api, json_t *config, struct error *err);
+
+/* Boot a machine from what is configured; takes the reference. */
 int api_boot(struct api *api, json_t *config, struct error *err);
 
 /* End the machine: stop it, flush its disks. */

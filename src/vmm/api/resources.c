@@ -1,113 +1,23 @@
-/* Configuration, actions and state of one machine (Firecracker's API description, src/firecracker/swagger).
- */
+/* The table of the machine API (Firecracker's API description, src/firecracker/swagger), and its state
+ * requests. */
 #include "vmm/api/resources.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/base.h"
+#include "vmm/api/observer.h"
 #include "vmm/api/snapshots.h"
 
-enum phase {
-	PHASE_ANY,
-	PHASE_BEFORE, /* not after the machine has started */
-	PHASE_AFTER,
-};
-
-struct resource_call {
-	struct api *api;
-	const char *id; /* the part of the path behind the resource, or NULL */
-	const json_t *body;
-	json_t **ret_reply;
-	const char *member; /* of the configuration */
-};
-
-static bool started(const struct api *api)
+bool api_started(const struct api *api)
 {
 	return api->machine && machine_state(api->machine) != MACHINE_NOT_STARTED;
 }
 
-/* --- configuration --- */
-
-/* Take a changed configuration if it is valid as a whole; takes the reference. */
-static int accept_config(struct api *api, json_t *changed, struct error *err)
-{
-	struct machine_config parsed;
-	int ret = changed ? config_read(changed, &parsed, err) : error_errno(err, ENOMEM, "configure");
-
-	if (ret < 0) {
-		json_decref(changed);
-		return ret;
-	}
-	json_decref(api->config);
-	api->config = changed;
-	return 0;
-}
-
-static int put_member(const struct resource_call *call, struct error *err)
-{
-	json_t *changed = json_deep_copy(call->api->config);
-
-	(void)json_object_set_new(changed, call->member, json_deep_copy(call->body));
-	return accept_config(call->api, changed, err);
-}
-
-static int patch_member(const struct resource_call *call, struct error *err)
-{
-	json_t *changed = json_deep_copy(call->api->config);
-	json_t *member = json_object_get(changed, call->member);
-
-	if (!member) {
-		member = json_pack("{s:i,s:i}", "vcpu_count", 1, "mem_size_mib", 128);
-		(void)json_object_set_new(changed, call->member, member);
-	}
-	(void)json_object_update(member, (json_t *)(uintptr_t)call->body);
-	return accept_config(call->api, changed, err);
-}
-
-static int get_member(const struct resource_call *call, struct error *err)
-{
-	json_t *member = json_object_get(call->api->config, call->member);
-
-	(void)err;
-	*call->ret_reply = member ? json_deep_copy(member)
-	                          : json_pack("{s:i,s:i}", "vcpu_count", 1, "mem_size_mib", 128);
-	return 0;
-}
-
-static int put_drive(const struct resource_call *call, struct error *err)
-{
-	json_t *changed = json_deep_copy(call->api->config);
-	json_t *drives = json_object_get(changed, "drives");
-	const char *id = json_string_value(json_object_get(call->body, "drive_id"));
-	size_t index;
-	json_t *drive;
-
-	if (!id || strcmp(id, call->id) != 0) {
-		json_decref(changed);
-		return error_set(err, EINVAL, "the id from the path [%s] does not match the id from the body",
-		                 call->id);
-	}
-	if (!drives) {
-		drives = json_array();
-		(void)json_object_set_new(changed, "drives", drives);
-	}
-	json_array_foreach (drives, index, drive) {
-		const char *other = json_string_value(json_object_get(drive, "drive_id"));
-
-		if (other && strcmp(other, id) == 0)
-			break;
-	}
-	if (index < json_array_size(drives))
-		(void)json_array_set_new(drives, index, json_deep_copy(call->body));
-	else
-		(void)json_array_append_new(drives, json_deep_copy(call->body));
-	return accept_config(call->api, changed, err);
-}
-
 /* --- state --- */
 
-static int get_root(const struct resource_call *call, struct error *err)
+static int get_root(const struct api_call *call, struct error *err)
 {
 	static const char *const names[] = { [MACHINE_NOT_STARTED] = "Not started",
 		                             [MACHINE_RUNNING] = "Running",
@@ -121,21 +31,22 @@ static int get_root(const struct resource_call *call, struct error *err)
 	return 0;
 }
 
-static int get_version(const struct resource_call *call, struct error *err)
+static int get_version(const struct api_call *call, struct error *err)
 {
 	(void)err;
 	*call->ret_reply = json_pack("{s:s}", "firecracker_version", ATOLL_VERSION);
 	return 0;
 }
 
-static int get_config(const struct resource_call *call, struct error *err)
+static int start(struct api *api, struct error *err)
 {
-	(void)err;
-	*call->ret_reply = json_deep_copy(call->api->config);
-	return 0;
+	if (api_started(api))
+		return error_set(err, EINVAL,
+		                 "The requested operation is not supported after starting the microVM.");
+	return api_boot(api, json_incref(api->config), err);
 }
 
-static int put_actions(const struct resource_call *call, struct error *err)
+static int put_actions(const struct api_call *call, struct error *err)
 {
 	static const char *const known[] = { "action_type", NULL };
 	const char *action = NULL;
@@ -145,17 +56,26 @@ static int put_actions(const struct resource_call *call, struct error *err)
 		ret = json_read_string(call->body, "action_type", JSON_REQUIRED, &action, err);
 	if (ret < 0)
 		return ret;
-	if (strcmp(action, "InstanceStart") != 0)
-		return error_set(err, ENOTSUP, "the action '%s' is not supported", action);
-	if (started(call->api))
+	if (strcmp(action, "InstanceStart") == 0)
+		return start(call->api, err);
+	if (strcmp(action, "FlushMetrics") != 0 && strcmp(action, "SendCtrlAltDel") != 0)
+		return error_set(
+		        err, EINVAL,
+		        "action_type must be InstanceStart, FlushMetrics or SendCtrlAltDel, not '%s'",
+		        action);
+	if (!api_started(call->api))
 		return error_set(err, EINVAL,
-		                 "The requested operation is not supported after starting the microVM.");
-	return api_boot(call->api, json_incref(call->api->config), err);
+		                 "The requested operation is not supported before starting the microVM.");
+	if (strcmp(action, "FlushMetrics") == 0)
+		return observer_flush(call->api->observer, err);
+	return error_set(err, ENOTSUP, "SendCtrlAltDel is not supported: the machine has no keyboard");
 }
 
-static int patch_vm(const struct resource_call *call, struct error *err)
+static int patch_vm(const struct api_call *call, struct error *err)
 {
 	static const char *const known[] = { "state", NULL };
+	struct api *api = call->api;
+	int64_t begin = time_monotonic_us();
 	const char *state = NULL;
 	int ret = config_only_known(call->body, "the state", known, err);
 
@@ -163,48 +83,55 @@ static int patch_vm(const struct resource_call *call, struct error *err)
 		ret = json_read_string(call->body, "state", JSON_REQUIRED, &state, err);
 	if (ret < 0)
 		return ret;
-	if (strcmp(state, "Paused") == 0)
-		return machine_pause(call->api->machine, err);
-	if (strcmp(state, "Resumed") == 0)
-		return machine_resume(call->api->machine, err);
-	return error_set(err, EINVAL, "state must be Paused or Resumed, not '%s'", state);
+	if (strcmp(state, "Paused") == 0) {
+		ret = machine_pause(api->machine, err);
+		api->latencies.pause_vm = time_monotonic_us() - begin;
+	} else if (strcmp(state, "Resumed") == 0) {
+		ret = machine_resume(api->machine, err);
+		api->latencies.resume_vm = time_monotonic_us() - begin;
+	} else {
+		ret = error_set(err, EINVAL, "state must be Paused or Resumed, not '%s'", state);
+	}
+	return ret;
 }
 
-static int put_snapshot_create(const struct resource_call *call, struct error *err)
+/* Not Firecracker's: the pages that this run has touched, for `working_set_path` of later loads. */
+static int put_working_set(const struct api_call *call, struct error *err)
 {
-	return snapshots_create(call->api, call->body, err);
-}
+	static const char *const known[] = { "working_set_path", NULL };
+	const char *path = NULL;
+	int ret = config_only_known(call->body, "the working set", known, err);
 
-static int put_snapshot_load(const struct resource_call *call, struct error *err)
-{
-	return snapshots_load(call->api, call->body, err);
+	if (ret == 0)
+		ret = json_read_string(call->body, "working_set_path", JSON_REQUIRED, &path, err);
+	return ret < 0 ? ret : machine_record_working_set(call->api->machine, path, err);
 }
 
 /* --- the table --- */
 
-static const struct resource {
-	const char *method;
-	const char *path; /* a trailing '/' wants an id behind it */
-	enum phase phase;
-	int (*handle)(const struct resource_call *call, struct error *err);
-	const char *member;
-} resources[] = {
-	{ "GET", "/", PHASE_ANY, get_root, NULL },
-	{ "GET", "/version", PHASE_ANY, get_version, NULL },
-	{ "GET", "/vm/config", PHASE_ANY, get_config, NULL },
-	{ "GET", "/machine-config", PHASE_ANY, get_member, "machine-config" },
-	{ "PUT", "/machine-config", PHASE_BEFORE, put_member, "machine-config" },
-	{ "PATCH", "/machine-config", PHASE_BEFORE, patch_member, "machine-config" },
-	{ "PUT", "/boot-source", PHASE_BEFORE, put_member, "boot-source" },
-	{ "PUT", "/drives/", PHASE_BEFORE, put_drive, NULL },
-	{ "PUT", "/vsock", PHASE_BEFORE, put_member, "vsock" },
-	{ "PUT", "/entropy", PHASE_BEFORE, put_member, "entropy" },
-	{ "PUT", "/serial", PHASE_BEFORE, put_member, "serial" },
-	{ "PUT", "/actions", PHASE_ANY, put_actions, NULL },
-	{ "PATCH", "/vm", PHASE_AFTER, patch_vm, NULL },
-	{ "PUT", "/snapshot/create", PHASE_AFTER, put_snapshot_create, NULL },
-	{ "PUT", "/snapshot/load", PHASE_BEFORE, put_snapshot_load, NULL },
+static const struct api_resource resources[] = {
+	{ "GET", "/", API_ANY, get_root, NULL, "instance_info", false },
+	{ "GET", "/version", API_ANY, get_version, NULL, "vmm_version", false },
+	{ "GET", "/vm/config", API_ANY, configure_get_all, NULL, NULL, false },
+	{ "GET", "/machine-config", API_ANY, configure_get_machine, NULL, "machine_cfg", false },
+	{ "PUT", "/machine-config", API_BEFORE, configure_member, "machine-config", "machine_cfg", false },
+	{ "PATCH", "/machine-config", API_BEFORE, configure_machine, NULL, "machine_cfg", false },
+	{ "PUT", "/boot-source", API_BEFORE, configure_member, "boot-source", "boot_source", false },
+	{ "PUT", "/drives/", API_BEFORE, configure_drive, NULL, "drive", false },
+	{ "PATCH", "/drives/", API_AFTER, update_drive, NULL, "drive", false },
+	{ "PUT", "/vsock", API_BEFORE, configure_member, "vsock", "vsock", false },
+	{ "PUT", "/entropy", API_BEFORE, configure_member, "entropy", NULL, false },
+	{ "PUT", "/serial", API_BEFORE, configure_member, "serial", "serial", false },
+	{ "PUT", "/logger", API_BEFORE, observer_put_logger, NULL, "logger", false },
+	{ "PUT", "/metrics", API_BEFORE, observer_put_metrics, NULL, "metrics", false },
+	{ "PUT", "/actions", API_ANY, put_actions, NULL, "actions", false },
+	{ "PATCH", "/vm", API_AFTER, patch_vm, NULL, NULL, false },
+	{ "PUT", "/snapshot/create", API_AFTER, snapshots_create, NULL, NULL, false },
+	{ "PUT", "/snapshot/load", API_BEFORE, snapshots_load, NULL, NULL, false },
+	{ "PUT", "/snapshot/working-set", API_AFTER, put_working_set, NULL, NULL, false },
 };
+
+_Static_assert(ARRAY_SIZE(resources) <= API_RESOURCES_MAX, "struct api counts each row");
 
 static bool path_matches(const char *pattern, const char *path, const char **ret_id)
 {
@@ -222,19 +149,19 @@ static bool path_matches(const char *pattern, const char *path, const char **ret
 	return length == size && memcmp(path, pattern, size) == 0;
 }
 
-static int check_call(const struct resource *resource, const struct api *api, const char *method,
-                      const json_t *body, struct error *err)
+static int check_call(const struct api_resource *resource, const struct api *api, const json_t *body,
+                      struct error *err)
 {
-	bool reads = strcmp(method, "GET") == 0;
+	bool reads = strcmp(resource->method, "GET") == 0;
 
 	if (reads && body)
 		return error_set(err, EINVAL, "GET request cannot have a body.");
-	if (!reads && !body)
-		return error_set(err, EINVAL, "Empty %s request.", method);
-	if (resource->phase == PHASE_BEFORE && started(api))
+	if (!reads && !body && !resource->bodiless)
+		return error_set(err, EINVAL, "Empty %s request.", resource->method);
+	if (resource->phase == API_BEFORE && api_started(api))
 		return error_set(err, EINVAL,
 		                 "The requested operation is not supported after starting the microVM.");
-	if (resource->phase == PHASE_AFTER && !started(api))
+	if (resource->phase == API_AFTER && !api_started(api))
 		return error_set(err, EINVAL,
 		                 "The requested operation is not supported before starting the microVM.");
 	return 0;
@@ -244,16 +171,50 @@ int resources_handle(struct api *api, const char *method, const char *path, cons
                      json_t **ret_reply, struct error *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(resources); i++) {
-		const struct resource *resource = &resources[i];
-		struct resource_call call = {
-			.api = api, .body = body, .ret_reply = ret_reply, .member = resource->member
-		};
+		struct api_call call = { api, &resources[i], NULL, body, ret_reply };
 		int ret;
 
-		if (strcmp(resource->method, method) != 0 || !path_matches(resource->path, path, &call.id))
+		if (strcmp(resources[i].method, method) != 0 ||
+		    !path_matches(resources[i].path, path, &call.id))
 			continue;
-		ret = check_call(resource, api, method, body, err);
-		return ret < 0 ? ret : resource->handle(&call, err);
+		api->calls[i]++;
+		ret = check_call(&resources[i], api, body, err);
+		if (ret == 0)
+			ret = resources[i].handle(&call, err);
+		api->failures[i] += ret < 0;
+		return ret;
 	}
-	return error_set(err, EINVAL, "Invalid request method and/or path: %s %s.", method, path);
+	return error_set(err, ENOENT, "Invalid request method and/or path: %s %s.", method,
+	                 path[0] == '/' ? path + 1 : path);
+}
+
+/* Rows of the same name are one counter (the balloon's, MMDS's). */
+static void add_count(json_t *object, const char *name, const char *suffix, uint64_t value)
+{
+	char key[64];
+	json_int_t before;
+
+	(void)snprintf(key, sizeof(key), "%s_%s", name, suffix);
+	before = json_integer_value(json_object_get(object, key));
+	(void)json_object_set_new(object, key, json_integer(before + (json_int_t)value));
+}
+
+void resources_count(const struct api *api, json_t *metrics)
+{
+	static const char *const methods[][2] = { { "GET", "get_api_requests" },
+		                                  { "PUT", "put_api_requests" },
+		                                  { "PATCH", "patch_api_requests" } };
+
+	for (size_t m = 0; m < ARRAY_SIZE(methods); m++) {
+		json_t *object = json_object();
+
+		for (size_t i = 0; i < ARRAY_SIZE(resources); i++) {
+			if (!resources[i].metric || strcmp(resources[i].method, methods[m][0]) != 0)
+				continue;
+			add_count(object, resources[i].metric, "count", api->calls[i]);
+			if (m > 0)
+				add_count(object, resources[i].metric, "fails", api->failures[i]);
+		}
+		(void)json_object_set_new(metrics, methods[m][1], object);
+	}
 }

@@ -3,5 +3,5 @@
 
 #include "vmm/api/resources.h"
 
-int snapshots_create(struct api *api, const json_t *body, struct error *err);
-int snapshots_load(struct api *api, const json_t *body, struct error *err);
+int snapshots_create(const struct api_call *call, struct error *err);
+int snapshots_load(const struct api_call *call, struct error *err);

@@ -16,6 +16,8 @@
 #define FADT_FLAGS          (1u << 20 | 1u << 5 | 1u << 4 | 1u << 0) /* hardware-reduced; no buttons; WBINVD */
 #define FADT_BOOT_ARCH      (1u << 2 | 1u << 3 | 1u << 4 | 1u << 5)  /* no VGA, MSI, ASPM, CMOS clock */
 
+#define NOTIFY_CHANGED      0x80 /* device-specific: the ID */
+
 #define MADT_LAPIC          0
 #define MADT_IOAPIC         1
 #define MADT_LAPIC_NMI      4
@@ -165,6 +167,34 @@ static void describe_virtio(struct aml *aml, unsigned index)
 	aml_end(aml, device);
 }
 
+/* The VM generation ID, and the generic event device (5.6.9) that notifies it of a change. */
+static void describe_generation(struct aml *aml)
+{
+	size_t device = aml_device(aml, "VGEN");
+	size_t resources;
+	size_t method;
+	size_t choice;
+
+	aml_name_string(aml, "_HID", "VMGENCTR");
+	aml_name_string(aml, "_CID", "VM_Gen_Counter");
+	aml_name_string(aml, "_DDN", "VM_Gen_Counter");
+	aml_name_pair(aml, "ADDR", LAYOUT_GENERATION, 0);
+	aml_end(aml, device);
+
+	device = aml_device(aml, "GED_");
+	aml_name_string(aml, "_HID", "ACPI0013");
+	aml_name_integer(aml, "_UID", 0);
+	resources = aml_resources(aml, "_CRS");
+	aml_interrupt(aml, LAYOUT_GSI_GENERATION);
+	aml_end_resources(aml, resources);
+	method = aml_method(aml, "_EVT");
+	choice = aml_if_argument(aml, LAYOUT_GSI_GENERATION);
+	aml_notify(aml, "_SB_", "VGEN", NOTIFY_CHANGED);
+	aml_end(aml, choice);
+	aml_end(aml, method);
+	aml_end(aml, device);
+}
+
 static uint32_t write_dsdt(struct area *area, unsigned devices, struct error *err)
 {
 	struct acpi_header *header = (struct acpi_header *)(area->host + area->used);
@@ -174,6 +204,7 @@ static uint32_t write_dsdt(struct area *area, unsigned devices, struct error *er
 	*header = header_of("DSDT", 2);
 	scope = aml_scope(&aml, "_SB_");
 	describe_serial(&aml);
+	describe_generation(&aml);
 	for (unsigned i = 0; i < devices; i++)
 		describe_virtio(&aml, i);
 	aml_end(&aml, scope);

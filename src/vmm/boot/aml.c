@@ -7,6 +7,14 @@
 #define OP_NAME      0x08
 #define OP_SCOPE     0x10
 #define OP_BUFFER    0x11
+#define OP_PACKAGE   0x12
+#define OP_METHOD    0x14
+#define OP_ARGUMENT0 0x68
+#define OP_NOTIFY    0x86
+#define OP_EQUAL     0x93
+#define OP_IF        0xa0
+#define OP_BYTE      0x0a
+#define PREFIX_DUAL  0x2e
 #define OP_EXTENDED  0x5b
 #define OP_DEVICE    0x82 /* behind OP_EXTENDED */
 
@@ -82,6 +90,41 @@ size_t aml_device(struct aml *aml, const char *name)
 	return mark;
 }
 
+size_t aml_method(struct aml *aml, const char *name)
+{
+	size_t mark;
+
+	put_byte(aml, OP_METHOD);
+	mark = begin_package(aml);
+	put(aml, name, 4);
+	put_byte(aml, 1 | 1 << 3); /* one argument; serialized */
+	return mark;
+}
+
+size_t aml_if_argument(struct aml *aml, uint32_t value)
+{
+	size_t mark;
+
+	put_byte(aml, OP_IF);
+	mark = begin_package(aml);
+	put_byte(aml, OP_EQUAL);
+	put_byte(aml, OP_ARGUMENT0);
+	put_byte(aml, OP_DWORD);
+	put_dword(aml, value);
+	return mark;
+}
+
+void aml_notify(struct aml *aml, const char *scope, const char *device, uint8_t value)
+{
+	put_byte(aml, OP_NOTIFY);
+	put_byte(aml, '\\');
+	put_byte(aml, PREFIX_DUAL);
+	put(aml, scope, 4);
+	put(aml, device, 4);
+	put_byte(aml, OP_BYTE);
+	put_byte(aml, value);
+}
+
 void aml_end(struct aml *aml, size_t mark)
 {
 	size_t length = aml->size - mark;
@@ -130,6 +173,21 @@ void aml_name_integer(struct aml *aml, const char *name, uint32_t value)
 	put_name(aml, name);
 	put_byte(aml, OP_DWORD);
 	put_dword(aml, value);
+}
+
+void aml_name_pair(struct aml *aml, const char *name, uint32_t one, uint32_t other)
+{
+	size_t mark;
+
+	put_name(aml, name);
+	put_byte(aml, OP_PACKAGE);
+	mark = begin_package(aml);
+	put_byte(aml, 2);
+	put_byte(aml, OP_DWORD);
+	put_dword(aml, one);
+	put_byte(aml, OP_DWORD);
+	put_dword(aml, other);
+	aml_end(aml, mark);
 }
 
 /* Three letters in five bits each, four hexadecimal digits; the most significant byte first (19.6.36). */

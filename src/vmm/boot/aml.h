@@ -22,6 +22,13 @@ size_t aml_device(struct aml *aml, const char *name);
 /* Name(name, ResourceTemplate() {: the mark for aml_end_resources. */
 size_t aml_resources(struct aml *aml, const char *name);
 
+/* Method(name, 1) {, If (Arg0 == value) {: marks for aml_end. */
+size_t aml_method(struct aml *aml, const char *name);
+size_t aml_if_argument(struct aml *aml, uint32_t value);
+
+/* Notify(device, value): the device in a scope of the root, as "_SB_" and "VGEN". */
+void aml_notify(struct aml *aml, const char *scope, const char *device, uint8_t value);
+
 /* } */
 void aml_end(struct aml *aml, size_t mark);
 void aml_end_resources(struct aml *aml, size_t mark);
@@ -30,6 +37,9 @@ void aml_end_resources(struct aml *aml, size_t mark);
 void aml_name_string(struct aml *aml, const char *name, const char *text);
 void aml_name_integer(struct aml *aml, const char *name, uint32_t value);
 void aml_name_eisaid(struct aml *aml, const char *name, const char *id);
+
+/* Name(name, Package() { one, other }) */
+void aml_name_pair(struct aml *aml, const char *name, uint32_t one, uint32_t other);
 
 /* In a resource template (ACPI 6.5, 6.4): Memory32Fixed(ReadWrite, ...), IO(Decode16, ...), and
  * Interrupt(ResourceConsumer, Edge, ActiveHigh, Exclusive) { gsi }. */

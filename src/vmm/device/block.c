@@ -80,6 +80,19 @@ struct block {
 	struct disk *disk;
 	char id[64];
 	bool writeback;
+	struct rate_limiter limiter;
+	struct block_metrics {
+		uint64_t queue_event_count;
+		uint64_t invalid_reqs_count;
+		uint64_t execute_fails;
+		uint64_t flush_count;
+		uint64_t read_count;
+		uint64_t read_bytes;
+		uint64_t write_count;
+		uint64_t write_bytes;
+		uint64_t rate_limiter_throttled_events;
+		uint64_t update_count;
+	} metrics;
 };
 
 static struct block *block_of(struct virtio_device *device)
@@ -140,6 +153,8 @@ static uint8_t do_read(struct block *block, const struct block_request_header *h
 	    disk_readv(block->disk, iov, count, offset) < 0)
 		return BLK_S_IOERR;
 	*ret_written = (uint32_t)size;
+	block->metrics.read_count++;
+	block->metrics.read_bytes += size;
 	return BLK_S_OK;
 }
 
@@ -148,11 +163,14 @@ static uint8_t do_write(struct block *block, const struct block_request_header *
 {
 	int count = chain->readable - 1;
 	const struct iovec *iov = chain->iov + 1;
+	size_t size = iov_size(iov, count);
 	uint64_t offset;
 
-	if (!data_offset(block, header->sector, iov_size(iov, count), &offset) ||
+	if (!data_offset(block, header->sector, size, &offset) ||
 	    disk_writev(block->disk, iov, count, offset) < 0)
 		return BLK_S_IOERR;
+	block->metrics.write_count++;
+	block->metrics.write_bytes += size;
 	return BLK_S_OK;
 }
 
@@ -199,6 +217,7 @@ static uint8_t do_request(struct block *block, const struct virtqueue_chain *cha
 	case BLK_T_OUT:
 		return do_write(block, &header, chain);
 	case BLK_T_FLUSH:
+		block->metrics.flush_count++;
 		return disk_flush(block->disk) < 0 ? BLK_S_IOERR : BLK_S_OK;
 	case BLK_T_GET_ID:
 		return do_get_id(block, chain, ret_written);
@@ -218,6 +237,30 @@ static bool chain_is_request(const struct virtqueue_chain *chain)
 	       chain->iov[chain->readable + chain->writable - 1].iov_len == 1;
 }
 
+/* Data is what a request moves: all but its header and its status. */
+static size_t chain_data(const struct virtqueue_chain *chain)
+{
+	return iov_size(chain->iov + 1, chain->readable + chain->writable - 2);
+}
+
+/* Carry out a request and return it. False: the limit is reached, and the request back in the queue. */
+static bool answer(struct block *block, struct virtqueue *queue, const struct virtqueue_chain *chain)
+{
+	uint32_t written = 0;
+	uint8_t status;
+
+	if (!rate_limiter_take(&block->limiter, chain_data(chain))) {
+		block->metrics.rate_limiter_throttled_events++;
+		virtqueue_unpop(queue);
+		return false;
+	}
+	status = do_request(block, chain, &written);
+	block->metrics.execute_fails += status != BLK_S_OK;
+	*(uint8_t *)chain->iov[chain->readable + chain->writable - 1].iov_base = status;
+	virtqueue_push(&block->device, queue, chain->head, written + 1);
+	return true;
+}
+
 static void block_kick(struct virtio_device *device, unsigned index)
 {
 	struct block *block = block_of(device);
@@ -225,20 +268,31 @@ static void block_kick(struct virtio_device *device, unsigned index)
 	uint16_t first_used = queue->next_used;
 	struct virtqueue_chain chain;
 
+	block->metrics.queue_event_count++;
 	do {
 		while (virtqueue_pop(device, queue, &chain) > 0) {
-			uint32_t written = 0;
-
 			if (!chain_is_request(&chain)) {
+				block->metrics.invalid_reqs_count++;
 				(void)virtio_break(device);
 				return;
 			}
-			*(uint8_t *)chain.iov[chain.readable + chain.writable - 1].iov_base =
-			        do_request(block, &chain, &written);
-			virtqueue_push(device, queue, chain.head, written + 1);
+			if (!answer(block, queue, &chain))
+				break;
 		}
-	} while (!device->broken && virtqueue_enable_kick(device, queue));
+	} while (!device->broken && !block->limiter.waiting && virtqueue_enable_kick(device, queue));
 	virtqueue_notify(device, queue, first_used);
+}
+
+static void on_tokens(void *context)
+{
+	virtio_kick(context, 0);
+}
+
+void block_set_limits(struct virtio_device *device, const struct token_bucket_config *bandwidth,
+                      const struct token_bucket_config *ops)
+{
+	block_of(device)->metrics.update_count++;
+	rate_limiter_update(&block_of(device)->limiter, bandwidth, ops);
 }
 
 static int block_quiesce(struct virtio_device *device, struct error *err)
@@ -252,10 +306,29 @@ static void block_free(struct virtio_device *device)
 {
 	struct block *block = block_of(device);
 
+	rate_limiter_fini(&block->limiter);
 	virtio_fini(device);
 	disk_close(block->disk);
 	free(block);
 }
+
+#define METRIC(counter)                                                                                      \
+	{                                                                                                    \
+#counter, offsetof(struct block, metrics.counter)                                            \
+	}
+static const struct virtio_metric block_metrics[] = {
+	METRIC(queue_event_count),
+	METRIC(invalid_reqs_count),
+	METRIC(execute_fails),
+	METRIC(flush_count),
+	METRIC(read_count),
+	METRIC(read_bytes),
+	METRIC(write_count),
+	METRIC(write_bytes),
+	METRIC(rate_limiter_throttled_events),
+	METRIC(update_count),
+	{ 0 },
+};
 
 static const struct virtio_ops block_ops = {
 	.name = "block",
@@ -266,6 +339,7 @@ static const struct virtio_ops block_ops = {
 	.kick = block_kick,
 	.quiesce = block_quiesce,
 	.free = block_free,
+	.metrics = block_metrics,
 };
 
 struct virtio_device *block_new(const struct block_config *config, const struct guest_memory *memory,
@@ -279,6 +353,7 @@ struct virtio_device *block_new(const struct block_config *config, const struct 
 	}
 	(void)snprintf(block->id, sizeof(block->id), "%s", config->id);
 	block->writeback = config->writeback;
+	rate_limiter_init(&block->limiter, &config->limits, loop, on_tokens, block);
 	block->disk = disk_open(config->path, config->layers, config->layer_count, config->overlay_path,
 	                        config->read_only, err);
 	if (!block->disk) {

@@ -13,9 +13,16 @@
 
 #include "base/error.h"
 #include "vmm/device/loop.h"
+#include "vmm/device/rate_limiter.h"
 #include "vmm/device/virtio.h"
 
 #define BLOCK_LAYERS_MAX 16
+
+/* Firecracker's io_engine. */
+enum block_engine {
+	BLOCK_ENGINE_SYNC,
+	BLOCK_ENGINE_ASYNC, /* io_uring, where the kernel has it */
+};
 
 struct block_config {
 	char id[64];                          /* Firecracker's drive_id; answered to VIRTIO_BLK_T_GET_ID */
@@ -25,11 +32,31 @@ struct block_config {
 	const char *overlay_path; /* private top layer, made when missing; NULL: none */
 	bool read_only;
 	bool writeback; /* offer FLUSH (cache_type Writeback) */
+	enum block_engine engine;
+	struct rate_limiter_config limits;
 };
 
 /* virtio-block (5.2) over a stack of disk layers (layer/disk.h). NULL with `err` on failure. */
 struct virtio_device *block_new(const struct block_config *config, const struct guest_memory *memory,
                                 struct loop *loop, struct error *err);
+
+struct net_config {
+	char id[64];               /* Firecracker's iface_id */
+	const char *host_dev_name; /* the tap */
+	uint8_t mac[6];
+	bool has_mac;
+	unsigned mtu; /* 0: not offered; else 68 to 65535 */
+	struct rate_limiter_config rx_limits;
+	struct rate_limiter_config tx_limits;
+};
+
+struct balloon_config {
+	uint32_t amount_mib;
+	bool deflate_on_oom;
+	unsigned stats_polling_interval_s; /* 0: no statistics */
+	bool free_page_hinting;
+	bool free_page_reporting;
+};
 
 struct vsock_config {
 	uint32_t guest_cid;   /* 3 or more */
@@ -37,12 +64,17 @@ struct vsock_config {
 	                         ones */
 };
 
+/* Change the limits of a block device; NULL leaves a bucket as it is. On the device loop. */
+void block_set_limits(struct virtio_device *device, const struct token_bucket_config *bandwidth,
+                      const struct token_bucket_config *ops);
+
 /* virtio-vsock (5.10) bridged to unix sockets by Firecracker's hybrid protocol. */
 struct virtio_device *vsock_new(const struct vsock_config *config, const struct guest_memory *memory,
                                 struct loop *loop, struct error *err);
 
 /* virtio entropy device (5.4), fed by getrandom(2). */
-struct virtio_device *rng_new(const struct guest_memory *memory, struct loop *loop, struct error *err);
+struct virtio_device *rng_new(const struct rate_limiter_config *limits, const struct guest_memory *memory,
+                              struct loop *loop, struct error *err);
 
 /* Free any of the above. */
 void virtio_free(struct virtio_device *device);
@@ -51,12 +83,16 @@ void virtio_free(struct virtio_device *device);
 
 /*
  * serial: a 16550A UART at I/O port 0x3f8 (8 registers). Output goes to `output_fd` (owned; -1 drops it) and
- * is bounded: beyond `output_limit` bytes it is dropped, so a flooding guest fills no disk. `irq` is an
+ * is bounded: beyond `output_limit` bytes, or the rate (NULL: any), it is dropped, so that a flooding guest
+ * neither fills a disk nor keeps it busy. `irq` is an
  * eventfd behind GSI 4.
  */
 struct serial;
-struct serial *serial_new(int output_fd, uint64_t output_limit, struct loop *loop, struct error *err);
+struct serial *serial_new(int output_fd, uint64_t output_limit, const struct token_bucket_config *rate,
+                          struct error *err);
 void serial_free(struct serial *serial);
+/* Bytes that the guest wrote, and those of them that were dropped. Any thread. */
+void serial_count(struct serial *serial, uint64_t *ret_written, uint64_t *ret_dropped);
 int serial_irq(const struct serial *serial);
 uint8_t serial_read(struct serial *serial, unsigned reg); /* any vCPU thread */
 void serial_write(struct serial *serial, unsigned reg, uint8_t value);

@@ -50,13 +50,16 @@ struct serial {
 	int output_fd;
 	int irq;
 	uint64_t output_left; /* bytes that may still be written */
+	struct token_bucket rate;
+	uint64_t written; /* by the guest, bytes */
+	uint64_t dropped;
 };
 
-struct serial *serial_new(int output_fd, uint64_t output_limit, struct loop *loop, struct error *err)
+struct serial *serial_new(int output_fd, uint64_t output_limit, const struct token_bucket_config *rate,
+                          struct error *err)
 {
 	struct serial *serial = calloc(1, sizeof(*serial));
 
-	(void)loop; /* output never waits: it goes to a file, or is dropped */
 	if (!serial) {
 		if (output_fd >= 0)
 			close(output_fd);
@@ -66,6 +69,8 @@ struct serial *serial_new(int output_fd, uint64_t output_limit, struct loop *loo
 	(void)pthread_mutex_init(&serial->lock, NULL);
 	serial->output_fd = output_fd;
 	serial->output_left = output_limit;
+	if (rate)
+		token_bucket_set(&serial->rate, rate);
 	serial->state.divisor_low = 1;
 	serial->irq = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (serial->irq < 0) {
@@ -88,6 +93,14 @@ void serial_free(struct serial *serial)
 	free(serial);
 }
 
+void serial_count(struct serial *serial, uint64_t *ret_written, uint64_t *ret_dropped)
+{
+	pthread_mutex_lock(&serial->lock);
+	*ret_written = serial->written;
+	*ret_dropped = serial->dropped;
+	pthread_mutex_unlock(&serial->lock);
+}
+
 int serial_irq(const struct serial *serial)
 {
 	return serial->irq;
@@ -104,12 +117,26 @@ static void raise_thre(struct serial *serial)
 		return;
 }
 
+/* Output never waits: it goes to a file, or is dropped. */
+static bool put_out(struct serial *serial, uint8_t value)
+{
+	if (serial->output_fd < 0 || !serial->output_left || !token_bucket_try(&serial->rate, 1))
+		return false;
+	serial->output_left--;
+	if (write(serial->output_fd, &value, 1) == 1)
+		return true;
+	/* A pipe whose reader is slow may have room later; anything else will not get better. */
+	if (errno != EAGAIN)
+		serial->output_left = 0;
+	return false;
+}
+
 static void transmit(struct serial *serial, uint8_t value)
 {
-	if (!(serial->state.mcr & MCR_LOOP) && serial->output_fd >= 0 && serial->output_left) {
-		serial->output_left--;
-		if (write(serial->output_fd, &value, 1) < 0)
-			serial->output_left = 0;
+	if (!(serial->state.mcr & MCR_LOOP)) {
+		serial->written++;
+		if (!put_out(serial, value))
+			serial->dropped++;
 	}
 	raise_thre(serial);
 }

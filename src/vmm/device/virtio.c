@@ -73,7 +73,7 @@ int virtio_break(struct virtio_device *device)
 
 /* --- the device loop's side --- */
 
-static void kick_queue(struct virtio_device *device, unsigned index)
+void virtio_kick(struct virtio_device *device, unsigned index)
 {
 	if (device->active && !device->paused && !device->broken && device->queues[index].ready)
 		device->ops->kick(device, index);
@@ -89,7 +89,7 @@ static void on_kick(void *context, uint32_t events)
 		uint64_t count;
 
 		if (read(device->queues[i].kick, &count, sizeof(count)) == (ssize_t)sizeof(count))
-			kick_queue(device, i);
+			virtio_kick(device, i);
 	}
 }
 
@@ -108,7 +108,7 @@ static void activate_on_loop(void *context)
 		device->ops->activate(device);
 	/* Kicks may have come before we looked. */
 	for (unsigned i = 0; i < device->ops->queue_count; i++)
-		kick_queue(device, i);
+		virtio_kick(device, i);
 }
 
 static void reset_on_loop(void *context)
@@ -308,6 +308,23 @@ void virtio_mmio_write(struct virtio_device *device, uint32_t offset, const void
 	pthread_mutex_unlock(&device->lock);
 }
 
+const char *virtio_kind_name(enum virtio_id id)
+{
+	switch (id) {
+	case VIRTIO_ID_NET:
+		return "network";
+	case VIRTIO_ID_BLOCK:
+		return "block";
+	case VIRTIO_ID_RNG:
+		return "entropy";
+	case VIRTIO_ID_BALLOON:
+		return "balloon";
+	case VIRTIO_ID_VSOCK:
+		return "vsock";
+	}
+	return "virtio";
+}
+
 /* --- life --- */
 
 int virtio_init(struct virtio_device *device, const struct virtio_ops *ops, const struct guest_memory *memory,
@@ -387,7 +404,7 @@ static void resume_on_loop(void *context)
 	if (device->ops->resume)
 		device->ops->resume(device);
 	for (unsigned i = 0; i < device->ops->queue_count; i++)
-		kick_queue(device, i);
+		virtio_kick(device, i);
 	/* An interrupt that was raised but not yet delivered when the state was saved. */
 	if (device->interrupt_status)
 		signal_eventfd(device->irq);

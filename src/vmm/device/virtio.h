@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/buffer.h"
@@ -21,7 +22,7 @@
 
 #define VIRTIO_MMIO_WINDOW       0x1000 /* bytes of guest-physical space per device */
 #define VIRTIO_MMIO_QUEUE_NOTIFY 0x050  /* ioeventfd goes here, 4 bytes, datamatch = queue index */
-#define VIRTIO_QUEUES_MAX        4
+#define VIRTIO_QUEUES_MAX        5      /* the balloon's, with all its features */
 #define VIRTIO_QUEUE_SIZE        256
 
 enum virtio_id {
@@ -45,7 +46,16 @@ struct virtqueue {
 	struct loop_source *source;
 };
 
+/* "block", for messages. */
+const char *virtio_kind_name(enum virtio_id id);
+
 struct virtio_device;
+
+/* A counter of a model: its name in Firecracker's metrics, and where in the model it lies (a uint64_t). */
+struct virtio_metric {
+	const char *name;
+	size_t offset;
+};
 
 struct virtio_ops {
 	const char *name;
@@ -73,6 +83,8 @@ struct virtio_ops {
 	int (*save)(struct virtio_device *device, struct buffer *to, struct error *err);
 	int (*restore)(struct virtio_device *device, const void *data, size_t size, struct error *err);
 	void (*free)(struct virtio_device *device);
+	/* Counters, ended by a NULL name; written on the device loop only. NULL: none. */
+	const struct virtio_metric *metrics;
 };
 
 struct virtio_device {

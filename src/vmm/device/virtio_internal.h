@@ -14,6 +14,9 @@ enum virtio_interrupt_reason {
 /* Raise the device's interrupt (4.2.2: InterruptStatus). */
 void virtio_interrupt(struct virtio_device *device, enum virtio_interrupt_reason reason);
 
+/* Look at a queue again, as if it had been kicked, unless the device is at rest. On the device loop. */
+void virtio_kick(struct virtio_device *device, unsigned index);
+
 /* The driver broke the rules: set DEVICE_NEEDS_RESET (2.1.2) and look at its queues no more. Returns -EINVAL.
  */
 int virtio_break(struct virtio_device *device);

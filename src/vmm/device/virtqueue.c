@@ -43,8 +43,10 @@ static unsigned char *avail_ring(const struct virtio_device *device, const struc
 	return guest_memory_at(device->memory, queue->avail, AVAIL_SIZE(queue->size));
 }
 
+/* Who asks for it writes to it. */
 static unsigned char *used_ring(const struct virtio_device *device, const struct virtqueue *queue)
 {
+	guest_memory_mark(device->memory, queue->used, USED_SIZE(queue->size));
 	return guest_memory_at(device->memory, queue->used, USED_SIZE(queue->size));
 }
 
@@ -72,6 +74,7 @@ static bool chain_add(struct virtio_device *device, struct virtqueue_chain *chai
 		return false;
 	chain->iov[count] = (struct iovec){ host, desc->length };
 	if (desc->flags & DESC_WRITE) {
+		guest_memory_mark(device->memory, desc->address, desc->length);
 		chain->writable++;
 		return true;
 	}

@@ -28,8 +28,14 @@ struct vm {
 int vm_init(struct vm *vm, struct error *err);
 void vm_fini(struct vm *vm);
 
-/* Give the guest its memory: before vm_create_irqchip, which makes slot changes slow for a while. */
+/*
+ * Give the guest its memory, with KVM's dirty log when memory->dirty is there: before vm_create_irqchip,
+ * which makes slot changes slow for a while.
+ */
 int vm_set_memory(struct vm *vm, const struct guest_memory *memory, struct error *err);
+
+/* Add to memory->dirty what vCPUs have written since the last call, or the start. */
+int vm_collect_dirty(struct vm *vm, const struct guest_memory *memory, struct error *err);
 
 /* In-kernel PIC, IOAPIC, LAPICs and PIT. */
 int vm_create_irqchip(struct vm *vm, struct error *err);
@@ -63,6 +69,15 @@ enum vcpu_wish {
 	VCPU_WISH_STOP,
 };
 
+/* Exits so far; counted by the vCPU's thread, read by any. */
+struct vcpu_counters {
+	_Atomic uint64_t port_in;
+	_Atomic uint64_t port_out;
+	_Atomic uint64_t mmio_read;
+	_Atomic uint64_t mmio_write;
+	_Atomic uint64_t failures;
+};
+
 struct vcpu {
 	int fd;
 	unsigned index;
@@ -74,6 +89,7 @@ struct vcpu {
 	_Atomic enum vcpu_wish wish;
 	pthread_mutex_t lock; /* guards `parked`, and changes of `wish` */
 	pthread_cond_t changed;
+	struct vcpu_counters counters;
 	bool parked; /* the thread touches neither guest nor KVM */
 };
 
@@ -110,9 +126,13 @@ void vcpu_fini(struct vcpu *vcpu);
 int vcpu_save(struct vcpu *vcpu, const struct vm *vm, struct buffer *to, struct error *err);
 int vcpu_restore(struct vcpu *vcpu, const struct vm *vm, const void *data, size_t size, struct error *err);
 
-/* The same for interrupt chips, timer and clock. After the vCPUs' when restoring. */
+/*
+ * The same for interrupt chips, timer and clock. After the vCPUs' when restoring. The guest's clock goes on
+ * from the saved instant, or with `clock_realtime` advanced by the wall-clock time since (where KVM has noted
+ * it).
+ */
 int vm_save(const struct vm *vm, struct buffer *to, struct error *err);
-int vm_restore(const struct vm *vm, const void *data, size_t size, struct error *err);
+int vm_restore(const struct vm *vm, const void *data, size_t size, bool clock_realtime, struct error *err);
 
 /* Adjust the CPUID that KVM offers to vCPU `index` of `count` (Intel SDM vol. 2 CPUID; AMD APM vol. 3
  * appendix E). */

@@ -367,7 +367,7 @@ int vm_save(const struct vm *vm, struct buffer *to, struct error *err)
 	return ret;
 }
 
-int vm_restore(const struct vm *vm, const void *data, size_t size, struct error *err)
+int vm_restore(const struct vm *vm, const void *data, size_t size, bool clock_realtime, struct error *err)
 {
 	struct vm_state state;
 	const struct kvm_step steps[] = {
@@ -384,7 +384,7 @@ int vm_restore(const struct vm *vm, const void *data, size_t size, struct error 
 	for (uint32_t i = 0; i < ARRAY_SIZE(state.irqchips); i++)
 		if (state.irqchips[i].chip_id != i)
 			return error_set(err, EINVAL, "the saved VM has no interrupt chip %u", i);
-	/* The clock goes on from the saved instant; what else was noted with it is of that host. */
-	state.clock.flags = 0;
+	/* What else was noted with the clock is of that host. */
+	state.clock.flags &= clock_realtime ? KVM_CLOCK_REALTIME : 0;
 	return run_steps(vm->fd, steps, ARRAY_SIZE(steps), err);
 }

@@ -192,15 +192,23 @@ static bool handle_port(struct vcpu *vcpu)
 }
 
 /* Act on one exit. False ends the thread, with *end and `err` saying why. */
+static void count(_Atomic uint64_t *counter)
+{
+	(void)atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
 static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end, struct error *err)
 {
 	struct kvm_run *run = vcpu->run;
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
+		count(run->io.direction == KVM_EXIT_IO_OUT ? &vcpu->counters.port_out
+		                                           : &vcpu->counters.port_in);
 		*end = VCPU_END_SHUTDOWN;
 		return handle_port(vcpu);
 	case KVM_EXIT_MMIO:
+		count(run->mmio.is_write ? &vcpu->counters.mmio_write : &vcpu->counters.mmio_read);
 		vcpu->handler->mmio(vcpu->handler->context, run->mmio.phys_addr, run->mmio.is_write,
 		                    run->mmio.data, run->mmio.len);
 		return true;
@@ -212,6 +220,7 @@ static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end, struct error *err
 		*end = VCPU_END_SHUTDOWN;
 		return false;
 	default:
+		count(&vcpu->counters.failures);
 		*end = VCPU_END_FAILED;
 		error_set(err, EIO, "vCPU %u: KVM exit %u (%#llx)", vcpu->index, run->exit_reason,
 		          (unsigned long long)run->hw.hardware_exit_reason);
@@ -263,6 +272,7 @@ static bool run_guest(struct vcpu *vcpu, enum vcpu_end *end, struct error *err)
 		} else if (errno == EINTR || errno == EAGAIN) {
 			vcpu->run->immediate_exit = 0;
 		} else {
+			count(&vcpu->counters.failures);
 			*end = VCPU_END_FAILED;
 			error_errno(err, errno, "vCPU %u: KVM_RUN", vcpu->index);
 			return false;

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/base.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/layout.h"
 
@@ -88,15 +89,39 @@ void vm_fini(struct vm *vm)
 int vm_set_memory(struct vm *vm, const struct guest_memory *memory, struct error *err)
 {
 	for (unsigned i = 0; i < memory->count; i++) {
-		struct kvm_userspace_memory_region slot = { .slot = i,
-			                                    .guest_phys_addr = memory->regions[i].gpa,
-			                                    .memory_size = memory->regions[i].size,
-			                                    .userspace_addr =
-			                                            (uintptr_t)memory->regions[i].host };
+		struct kvm_userspace_memory_region slot = {
+			.slot = i,
+			.flags = memory->dirty ? KVM_MEM_LOG_DIRTY_PAGES : 0,
+			.guest_phys_addr = memory->regions[i].gpa,
+			.memory_size = memory->regions[i].size,
+			.userspace_addr = (uintptr_t)memory->regions[i].host
+		};
 
 		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
 			return error_errno(err, errno, "KVM_SET_USER_MEMORY_REGION at %#llx",
 			                   (unsigned long long)slot.guest_phys_addr);
+	}
+	return 0;
+}
+
+int vm_collect_dirty(struct vm *vm, const struct guest_memory *memory, struct error *err)
+{
+	uint8_t *dirty = memory->dirty;
+
+	for (unsigned i = 0; i < memory->count; i++) {
+		/* KVM writes whole words of 64 pages. */
+		size_t size = (memory->regions[i].size / GUEST_PAGE + 63) / 64 * 8;
+		cleanup_free uint8_t *bits = calloc(1, size);
+		struct kvm_dirty_log log = { .slot = i, .dirty_bitmap = bits };
+
+		if (!bits)
+			return error_errno(err, ENOMEM, "read the dirty log");
+		if (ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log) < 0)
+			return error_errno(err, errno, "KVM_GET_DIRTY_LOG");
+		/* The first region is a whole number of bytes long when there is a second. */
+		for (uint64_t at = 0; at < memory->regions[i].size / GUEST_PAGE / 8; at++)
+			dirty[at] |= bits[at];
+		dirty += memory->regions[i].size / GUEST_PAGE / 8;
 	}
 	return 0;
 }

@@ -75,6 +75,8 @@ RULE(DEVICE, epoll_wait)
 RULE(DEVICE, epoll_pwait)
 RULE(DEVICE, epoll_ctl)
 RULE(DEVICE, eventfd2)
+RULE(DEVICE, timerfd_create) /* rate limiters */
+RULE(DEVICE, timerfd_settime, IS(1, 0))
 
 /* Disks, tap devices, serial output. What may be opened is what the jail shows. */
 RULE(DEVICE, openat)
@@ -157,6 +159,15 @@ RULE(API, access)
 RULE(API, rename)
 RULE(API, fchmod)
 
+/* Memory: mapped ahead of the guest's looks; faults served by another process. */
+RULE(API, madvise, IS(2, MADV_HUGEPAGE))
+RULE(API, madvise, IS(2, MADV_POPULATE_READ))
+RULE(API, madvise, IS(2, MADV_POPULATE_WRITE))
+RULE(API, userfaultfd)
+RULE(API, ioctl, IS(1, USERFAULTFD_IOC_NEW))
+RULE(API, ioctl, IS(1, UFFDIO_API))
+RULE(API, ioctl, IS(1, UFFDIO_REGISTER))
+
 /* KVM: making, restoring and saving a machine. */
 RULE(API, ioctl, IS(1, KVM_GET_API_VERSION))
 RULE(API, ioctl, IS(1, KVM_CHECK_EXTENSION))
@@ -166,6 +177,7 @@ RULE(API, ioctl, IS(1, KVM_GET_MSR_INDEX_LIST))
 RULE(API, ioctl, IS(1, KVM_CREATE_VM))
 RULE(API, ioctl, IS(1, KVM_SET_TSS_ADDR))
 RULE(API, ioctl, IS(1, KVM_SET_USER_MEMORY_REGION))
+RULE(API, ioctl, IS(1, KVM_GET_DIRTY_LOG))
 RULE(API, ioctl, IS(1, KVM_CREATE_IRQCHIP))
 RULE(API, ioctl, IS(1, KVM_CREATE_PIT2))
 RULE(API, ioctl, IS(1, KVM_GET_IRQCHIP))

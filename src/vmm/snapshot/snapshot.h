@@ -3,8 +3,7 @@
  *
  * The state file holds numbered sections: configuration (JSON), vCPUs, VM, serial port, devices. It is small,
  * written whole, and guarded by a checksum; a reader trusts nothing in it even so. The memory file is the
- * guest's memory, region after region, with holes where it is zero; a restore maps it privately and reads
- * only what the guest touches.
+ * guest's memory, region after region: image.h.
  */
 #pragma once
 
@@ -14,9 +13,9 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
-#include "vmm/memory.h"
+#include "vmm/snapshot/image.h"
 
-#define SNAPSHOT_VERSION 1
+#define SNAPSHOT_VERSION 2
 
 enum snapshot_section {
 	SNAPSHOT_CONFIG = 1, /* the machine's configuration, as GET /vm/config shows it */
@@ -56,19 +55,3 @@ void snapshot_reader_fini(struct snapshot_reader *reader);
 /* A section's bytes, which live as long as the reader; -ENOENT with `err` when there is none. */
 int snapshot_find(const struct snapshot_reader *reader, enum snapshot_section kind, uint32_t index,
                   const void **ret_data, size_t *ret_size, struct error *err);
-
-/* --- memory --- */
-
-/*
- * Write guest memory to `path` (replaced as a whole, so a machine that is mapped from it is not disturbed).
- * `anonymous` says that no file stands behind the memory: pages that were never touched are then skipped
- * without being looked at.
- */
-int snapshot_write_memory(const struct guest_memory *memory, bool anonymous, const char *path,
-                          struct error *err);
-
-/*
- * Map a memory file of exactly `size` bytes privately. *ret_host gets the mapping. The file must not change
- * while it is mapped. 0, -EINVAL (wrong size) or -errno with `err`.
- */
-int snapshot_map_memory(const char *path, uint64_t size, void **ret_host, struct error *err);

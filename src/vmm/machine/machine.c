@@ -1,4 +1,4 @@
-#include "vmm/machine.h"
+#include "vmm/machine/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -6,43 +6,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "base/base.h"
 #include "vmm/boot/boot.h"
-#include "vmm/kvm/kvm.h"
+#include "vmm/machine/machine_internal.h"
 #include "vmm/seccomp/seccomp.h"
 
 #define I8042_DATA        0x60
 #define I8042_STATUS      0x64
 #define SERIAL_LIMIT      (16 * 1024 * 1024) /* bytes of console output that are kept */
+#define BOOT_TIMER_SIGNAL 123                /* what a guest writes to LAYOUT_BOOT_TIMER when it is up */
 
 #define LOOP_STACK        (128 * 1024)
-#define DEFAULT_BOOT_ARGS "console=ttyS0 reboot=k panic=-1"
+#define PREFAULT_LIMIT    (256ull << 20) /* bytes */
 
-struct machine {
-	enum machine_state state;
-	struct guest_memory memory;
-	bool memory_anonymous; /* no file stands behind it */
-	struct vm vm;
-	struct vcpu vcpus[LAYOUT_VCPUS_MAX];
-	unsigned vcpu_count;
-	struct loop *loop;
-	pthread_t loop_thread;
-	bool loop_started;
-	bool seccomp; /* threads install filters */
-	struct virtio_device *devices[LAYOUT_DEVICES_MAX];
-	unsigned device_count;
-	struct serial *serial;
-	struct vcpu_handler handler;
-	struct buffer command_line;
-	int end;              /* eventfd: the guest ended by itself */
-	pthread_mutex_t lock; /* guards what follows: vCPUs end on their own threads */
-	struct error failure;
-	bool trace;
-	int64_t traced; /* when the last step ended, microseconds */
-};
+/* Firecracker's. */
+#define DEFAULT_BOOT_ARGS                                                                                    \
+	"reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce"
 
 /* --- tracing --- */
 
@@ -83,21 +64,36 @@ static bool on_port(void *context, uint16_t port, bool write, void *data, unsign
 	return true;
 }
 
+static int64_t cpu_us(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Firecracker's line: tools look for it. */
+static void log_boot_time(const struct machine *machine)
+{
+	int64_t wall = time_monotonic_us() - machine->started_us;
+	int64_t cpu = cpu_us();
+
+	log_info("Guest-boot-time = %6lld us %lld ms, %6lld CPU us %lld CPU ms", (long long)wall,
+	         (long long)wall / 1000, (long long)cpu, (long long)cpu / 1000);
+}
+
 static void on_mmio(void *context, uint64_t gpa, bool write, void *data, unsigned size)
 {
 	struct machine *machine = context;
-	uint64_t index = (gpa - LAYOUT_MMIO_BASE) / VIRTIO_MMIO_WINDOW;
-	uint32_t offset = (uint32_t)(gpa % VIRTIO_MMIO_WINDOW);
 
-	if (gpa < LAYOUT_MMIO_BASE || index >= machine->device_count || offset + size > VIRTIO_MMIO_WINDOW) {
-		if (!write)
+	if (gpa == LAYOUT_BOOT_TIMER && machine->boot_timer) {
+		if (write && size == 1 && *(const uint8_t *)data == BOOT_TIMER_SIGNAL)
+			log_boot_time(machine);
+		else if (!write)
 			memset(data, 0, size);
 		return;
 	}
-	if (write)
-		virtio_mmio_write(machine->devices[index], offset, data, size);
-	else
-		virtio_mmio_read(machine->devices[index], offset, data, size);
+	machine_mmio(machine, gpa, write, data, size);
 }
 
 static void on_ended(void *context, enum vcpu_end end, const struct error *err)
@@ -123,130 +119,15 @@ static int on_started(void *context, struct error *err)
 
 /* --- making --- */
 
-/* The regions of `size` bytes of memory that lie at `host` one behind the other. */
-static void set_regions(struct machine *machine, void *host, uint64_t size)
+static int open_serial(struct machine *machine, const struct machine_config *config, struct error *err)
 {
-	struct guest_memory *memory = &machine->memory;
-	uint64_t low = size < LAYOUT_HOLE_START ? size : LAYOUT_HOLE_START;
-
-	memory->regions[memory->count++] = (struct guest_region){ 0, low, host };
-	if (size > low)
-		memory->regions[memory->count++] =
-		        (struct guest_region){ LAYOUT_HOLE_END, size - low, (unsigned char *)host + low };
-}
-
-static int make_memory(struct machine *machine, uint64_t size, struct error *err)
-{
-	void *host =
-	        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (host == MAP_FAILED)
-		return error_errno(err, errno, "map %llu MiB of guest memory",
-		                   (unsigned long long)(size >> 20));
-	set_regions(machine, host, size);
-	machine->memory_anonymous = true;
-	return vm_set_memory(&machine->vm, &machine->memory, err);
-}
-
-static int map_memory(struct machine *machine, const char *path, uint64_t size, struct error *err)
-{
-	void *host;
-	int ret = snapshot_map_memory(path, size, &host, err);
-
-	if (ret < 0)
-		return ret;
-	set_regions(machine, host, size);
-	return vm_set_memory(&machine->vm, &machine->memory, err);
-}
-
-/* Give a device the next window, interrupt and queue notifications, and tell the kernel of it. */
-static int attach(struct machine *machine, struct virtio_device *device, struct error *err)
-{
-	unsigned index = machine->device_count;
-	uint64_t gpa = LAYOUT_MMIO_BASE + (uint64_t)index * VIRTIO_MMIO_WINDOW;
-	unsigned gsi = LAYOUT_GSI_FIRST + index;
-	int ret;
-
-	if (!device)
-		return -EIO;
-	if (index == LAYOUT_DEVICES_MAX) {
-		virtio_free(device);
-		return error_set(err, ENOSPC, "a machine has at most %d devices", LAYOUT_DEVICES_MAX);
-	}
-	machine->devices[machine->device_count++] = device;
-	ret = vm_set_irqfd(&machine->vm, device->irq, gsi, err);
-	for (unsigned i = 0; ret == 0 && i < device->ops->queue_count; i++)
-		ret = vm_set_ioeventfd(&machine->vm, device->queues[i].kick, gpa + VIRTIO_MMIO_QUEUE_NOTIFY,
-		                       i, err);
-	if (ret == 0 && buffer_printf(&machine->command_line, " virtio_mmio.device=4K@0x%llx:%u",
-	                              (unsigned long long)gpa, gsi) < 0)
-		ret = error_errno(err, ENOMEM, "build the kernel command line");
-	return ret;
-}
-
-static int make_devices(struct machine *machine, const struct machine_config *config, struct error *err)
-{
-	int ret = 0;
-
-	for (unsigned i = 0; ret == 0 && i < config->drive_count; i++)
-		ret = attach(machine, block_new(&config->drives[i], &machine->memory, machine->loop, err),
-		             err);
-	if (ret == 0 && config->vsock.guest_cid)
-		ret = attach(machine, vsock_new(&config->vsock, &machine->memory, machine->loop, err), err);
-	if (ret == 0 && config->entropy)
-		ret = attach(machine, rng_new(&machine->memory, machine->loop, err), err);
-	return ret;
-}
-
-static int restore_devices(struct machine *machine, const struct snapshot_reader *snapshot, struct error *err)
-{
-	const void *data;
-	size_t size;
-	int ret = 0;
-
-	for (unsigned i = 0; ret == 0 && i < machine->device_count; i++) {
-		ret = snapshot_find(snapshot, SNAPSHOT_DEVICE, i, &data, &size, err);
-		if (ret == 0)
-			ret = virtio_restore(machine->devices[i], data, size, err);
-	}
-	return ret;
-}
-
-struct device_request {
-	struct machine *machine;
-	const struct machine_config *config;
-	const struct snapshot_reader *snapshot; /* NULL: fresh devices */
-	struct error *err;
-	int ret;
-};
-
-static void make_on_loop(void *context)
-{
-	struct device_request *request = context;
-
-	request->ret = make_devices(request->machine, request->config, request->err);
-	if (request->ret == 0 && request->snapshot)
-		request->ret = restore_devices(request->machine, request->snapshot, request->err);
-}
-
-/* On the device thread, which alone touches devices. */
-static int attach_devices(struct machine *machine, const struct machine_config *config,
-                          const struct snapshot_reader *snapshot, struct error *err)
-{
-	struct device_request request = { machine, config, snapshot, err, 0 };
-
-	loop_call(machine->loop, make_on_loop, &request);
-	return request.ret;
-}
-
-static int open_serial(struct machine *machine, const char *path, struct error *err)
-{
+	const char *path = config->serial_out_path;
 	int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)
 	              : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 
 	if (fd < 0)
 		return error_errno(err, errno, "open serial output %s", path ? path : "(standard output)");
-	machine->serial = serial_new(fd, SERIAL_LIMIT, machine->loop, err);
+	machine->serial = serial_new(fd, SERIAL_LIMIT, &config->serial_limit, err);
 	return machine->serial
 	               ? vm_set_irqfd(&machine->vm, serial_irq(machine->serial), LAYOUT_GSI_SERIAL, err)
 	               : -EIO;
@@ -276,6 +157,7 @@ static int load_guest(struct machine *machine, const struct machine_config *conf
 		ret = boot_write_mptable(&machine->memory, config->vcpu_count, err);
 	if (ret == 0)
 		ret = boot_write_acpi(&machine->memory, config->vcpu_count, machine->device_count, err);
+	generation_renew(&machine->memory);
 	for (unsigned i = 0; ret == 0 && i < machine->vcpu_count; i++)
 		ret = vcpu_set_boot_state(&machine->vcpus[i], entry, LAYOUT_ZERO_PAGE, err);
 	return ret;
@@ -323,6 +205,15 @@ static int make_vcpus(struct machine *machine, unsigned count, struct error *err
 	return ret;
 }
 
+static int make_processors(struct machine *machine, unsigned vcpu_count, struct error *err)
+{
+	int ret = vm_create_irqchip(&machine->vm, err);
+
+	if (ret == 0)
+		ret = generation_init(&machine->generation, &machine->vm, err);
+	return ret < 0 ? ret : make_vcpus(machine, vcpu_count, err);
+}
+
 /* All that costs time and depends on nothing but the number of vCPUs. */
 static int make_shell(struct machine *machine, unsigned vcpu_count, struct error *err)
 {
@@ -334,9 +225,7 @@ static int make_shell(struct machine *machine, unsigned vcpu_count, struct error
 		return error_errno(err, ENOMEM, "make a machine");
 	ret = vm_init(&machine->vm, err);
 	if (ret == 0 && vcpu_count)
-		ret = vm_create_irqchip(&machine->vm, err);
-	if (ret == 0 && vcpu_count)
-		ret = make_vcpus(machine, vcpu_count, err);
+		ret = make_processors(machine, vcpu_count, err);
 	return ret < 0 ? ret : start_loop(machine, err);
 }
 
@@ -355,6 +244,7 @@ struct machine *machine_new(unsigned vcpu_count, bool seccomp, struct error *err
 	}
 	machine->end = -1;
 	machine->seccomp = seccomp;
+	machine->generation.irq = -1;
 	machine->vm = (struct vm){ .kvm = -1, .fd = -1 };
 	for (unsigned i = 0; i < LAYOUT_VCPUS_MAX; i++)
 		machine->vcpus[i].fd = -1;
@@ -379,15 +269,12 @@ enum machine_state machine_state(const struct machine *machine)
  */
 static int complete_shell(struct machine *machine, unsigned vcpu_count, struct error *err)
 {
-	int ret;
-
 	if (machine->vcpu_count == vcpu_count)
 		return 0;
 	if (machine->vcpu_count)
 		return error_set(err, EINVAL, "this shell has %u vCPUs, the machine needs %u",
 		                 machine->vcpu_count, vcpu_count);
-	ret = vm_create_irqchip(&machine->vm, err);
-	return ret < 0 ? ret : make_vcpus(machine, vcpu_count, err);
+	return make_processors(machine, vcpu_count, err);
 }
 
 static int check_config(const struct machine *machine, const struct machine_config *config, struct error *err)
@@ -403,21 +290,48 @@ static int check_config(const struct machine *machine, const struct machine_conf
 
 /* --- boot and restore --- */
 
+/* Firecracker names the root device to the kernel; a command line that does so itself is left alone. */
+static int name_root(struct machine *machine, const struct machine_config *config)
+{
+	const struct block_config *root = config->has_root_drive ? &config->drives[0] : NULL;
+	const char *given = config->boot_args ? config->boot_args : "";
+	int ret;
+
+	if (!root || strncmp(given, "root=", 5) == 0 || strstr(given, " root="))
+		return 0;
+	if (config->root_partuuid)
+		ret = buffer_printf(&machine->command_line, " root=PARTUUID=%s", config->root_partuuid);
+	else
+		ret = buffer_append_string(&machine->command_line, " root=/dev/vda");
+	return ret < 0 ? ret : buffer_append_string(&machine->command_line, root->read_only ? " ro" : " rw");
+}
+
+static int write_command_line(struct machine *machine, const struct machine_config *config, struct error *err)
+{
+	if (buffer_append_string(&machine->command_line,
+	                         config->boot_args ? config->boot_args : DEFAULT_BOOT_ARGS) < 0 ||
+	    name_root(machine, config) < 0)
+		return error_errno(err, ENOMEM, "build the kernel command line");
+	return 0;
+}
+
 int machine_boot(struct machine *machine, const struct machine_config *config, struct error *err)
 {
+	const struct image_config image = { .size = config->mem_size_mib << 20, .huge = config->huge_pages };
 	int ret = check_config(machine, config, err);
 
+	machine->started_us = time_monotonic_us();
+	machine->boot_timer = config->boot_timer;
 	if (ret == 0)
-		ret = make_memory(machine, config->mem_size_mib << 20, err);
+		ret = machine_map_memory(machine, &image, config->track_dirty_pages, err);
 	if (ret == 0)
 		ret = complete_shell(machine, config->vcpu_count, err);
 	if (ret == 0)
-		ret = open_serial(machine, config->serial_out_path, err);
-	if (ret == 0 && buffer_append_string(&machine->command_line,
-	                                     config->boot_args ? config->boot_args : DEFAULT_BOOT_ARGS) < 0)
-		ret = error_errno(err, ENOMEM, "build the kernel command line");
+		ret = open_serial(machine, config, err);
 	if (ret == 0)
-		ret = attach_devices(machine, config, NULL, err);
+		ret = write_command_line(machine, config, err);
+	if (ret == 0)
+		ret = machine_attach_devices(machine, config, NULL, err);
 	if (ret == 0)
 		ret = load_guest(machine, config, err);
 	if (ret < 0)
@@ -426,7 +340,8 @@ int machine_boot(struct machine *machine, const struct machine_config *config, s
 	return machine_resume(machine, err);
 }
 
-static int restore_cpus(struct machine *machine, const struct snapshot_reader *snapshot, struct error *err)
+static int restore_cpus(struct machine *machine, const struct snapshot_reader *snapshot, bool clock_realtime,
+                        struct error *err)
 {
 	const void *data;
 	size_t size;
@@ -439,35 +354,55 @@ static int restore_cpus(struct machine *machine, const struct snapshot_reader *s
 	}
 	if (ret == 0)
 		ret = snapshot_find(snapshot, SNAPSHOT_VM, 0, &data, &size, err);
-	return ret < 0 ? ret : vm_restore(&machine->vm, data, size, err);
+	return ret < 0 ? ret : vm_restore(&machine->vm, data, size, clock_realtime, err);
+}
+
+/* Map ahead what an earlier run of the same snapshot needed. It is no more than a help: failing is logged. */
+static void prefault(struct machine *machine, const struct machine_load *load)
+{
+	struct error err = { 0 };
+	uint64_t pages = 0;
+
+	if (!load->working_set_path)
+		return;
+	if (image_prefault(machine->image, load->working_set_path, PREFAULT_LIMIT, &pages, &err) < 0)
+		log_warn("%s", err.message);
+	if (machine->trace)
+		log_info("trace: mapped %llu pages ahead", (unsigned long long)pages);
 }
 
 int machine_restore(struct machine *machine, const struct machine_config *config,
-                    const struct snapshot_reader *snapshot, const char *memory_path, struct error *err)
+                    const struct snapshot_reader *snapshot, const struct machine_load *load,
+                    struct error *err)
 {
 	int ret = check_config(machine, config, err);
 
 	trace_step(machine, NULL);
 	if (ret == 0)
-		ret = map_memory(machine, memory_path, config->mem_size_mib << 20, err);
+		ret = machine_map_memory(machine, &load->image, load->track_dirty_pages, err);
 	trace_step(machine, "map memory");
 	if (ret == 0)
 		ret = complete_shell(machine, config->vcpu_count, err);
 	trace_step(machine, "complete the shell");
 	if (ret == 0)
-		ret = open_serial(machine, config->serial_out_path, err);
+		ret = open_serial(machine, config, err);
 	if (ret == 0)
 		ret = restore_serial(machine, snapshot, err);
 	trace_step(machine, "make the serial port");
 	if (ret == 0)
-		ret = attach_devices(machine, config, snapshot, err);
+		ret = machine_attach_devices(machine, config, snapshot, err);
 	trace_step(machine, "make and restore devices");
 	if (ret == 0)
-		ret = restore_cpus(machine, snapshot, err);
+		ret = restore_cpus(machine, snapshot, load->clock_realtime, err);
 	trace_step(machine, "restore vCPUs");
-	if (ret == 0)
-		machine->state = MACHINE_PAUSED;
-	return ret;
+	if (ret < 0)
+		return ret;
+	prefault(machine, load);
+	trace_step(machine, "map the working set");
+	generation_renew(&machine->memory);
+	generation_notify(&machine->generation);
+	machine->state = MACHINE_PAUSED;
+	return 0;
 }
 
 /* --- pause, resume, save --- */
@@ -486,7 +421,7 @@ int machine_pause(struct machine *machine, struct error *err)
 		vcpu_wait_paused(&machine->vcpus[i]);
 	machine->state = MACHINE_PAUSED;
 	for (unsigned i = 0; i < machine->device_count && ret == 0; i++)
-		ret = virtio_pause(machine->devices[i], err);
+		ret = virtio_pause(machine->devices[i].device, err);
 	return ret;
 }
 
@@ -499,7 +434,7 @@ int machine_resume(struct machine *machine, struct error *err)
 	trace_step(machine, NULL);
 	/* Devices first: an interrupt that they raise finds the chips restored and the vCPUs about to run. */
 	for (unsigned i = 0; i < machine->device_count; i++)
-		virtio_resume(machine->devices[i]);
+		virtio_resume(machine->devices[i].device);
 	for (unsigned i = 0; i < machine->vcpu_count; i++) {
 		vcpu_notice_pause(&machine->vcpus[i]);
 		vcpu_resume(&machine->vcpus[i]);
@@ -513,7 +448,7 @@ typedef int save_fn(struct machine *machine, unsigned index, struct buffer *to, 
 
 static int save_device(struct machine *machine, unsigned index, struct buffer *to, struct error *err)
 {
-	return virtio_save(machine->devices[index], to, err);
+	return virtio_save(machine->devices[index].device, to, err);
 }
 
 static int save_vcpu(struct machine *machine, unsigned index, struct buffer *to, struct error *err)
@@ -548,8 +483,7 @@ static int save_sections(struct machine *machine, struct snapshot_writer *writer
 	return ret;
 }
 
-int machine_save(struct machine *machine, struct snapshot_writer *writer, const char *memory_path,
-                 struct error *err)
+int machine_save(struct machine *machine, struct snapshot_writer *writer, struct error *err)
 {
 	int ret;
 
@@ -563,8 +497,23 @@ int machine_save(struct machine *machine, struct snapshot_writer *writer, const 
 		ret = save_sections(machine, writer, SNAPSHOT_VCPU, machine->vcpu_count, save_vcpu, err);
 	if (ret == 0)
 		ret = save_sections(machine, writer, SNAPSHOT_VM, 1, save_vm, err);
-	return ret < 0 ? ret
-	               : snapshot_write_memory(&machine->memory, machine->memory_anonymous, memory_path, err);
+	return ret;
+}
+
+void machine_count(struct machine *machine, struct machine_counters *ret)
+{
+	*ret = (struct machine_counters){ 0 };
+	for (unsigned i = 0; i < machine->vcpu_count; i++) {
+		const struct vcpu_counters *counters = &machine->vcpus[i].counters;
+
+		ret->exit_io_in += counters->port_in;
+		ret->exit_io_out += counters->port_out;
+		ret->exit_mmio_read += counters->mmio_read;
+		ret->exit_mmio_write += counters->mmio_write;
+		ret->failures += counters->failures;
+	}
+	if (machine->serial)
+		serial_count(machine->serial, &ret->uart_write_count, &ret->uart_dropped_bytes);
 }
 
 /* --- the end --- */
@@ -600,17 +549,11 @@ void machine_free(struct machine *machine)
 		loop_stop(machine->loop);
 		(void)pthread_join(machine->loop_thread, NULL);
 	}
-	for (unsigned i = 0; i < machine->device_count; i++)
-		virtio_free(machine->devices[i]);
+	machine_free_devices(machine);
 	serial_free(machine->serial);
+	generation_fini(&machine->generation);
 	vm_fini(&machine->vm);
-	if (machine->memory.count) {
-		uint64_t size = machine->memory.regions[0].size;
-
-		if (machine->memory.count > 1)
-			size += machine->memory.regions[1].size;
-		(void)munmap(machine->memory.regions[0].host, size);
-	}
+	machine_unmap_memory(machine);
 	loop_free(machine->loop);
 	if (machine->end >= 0)
 		close(machine->end);

@@ -1,0 +1,92 @@
+/* What changes while the machine runs: limits of devices, files of drives. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "vmm/api/resources.h"
+
+/* --- the configuration, which a snapshot will hold --- */
+
+/* The element of the array `list` whose `key` is the path's id; borrowed. */
+static json_t *find_element(const struct api_call *call, const char *list, const char *key)
+{
+	json_t *elements = json_object_get(call->api->config, list);
+	size_t index;
+	json_t *element;
+
+	json_array_foreach (elements, index, element) {
+		const char *id = json_string_value(json_object_get(element, key));
+
+		if (id && strcmp(id, call->id) == 0)
+			return element;
+	}
+	return NULL;
+}
+
+static int check_id(const struct api_call *call, const char *key, struct error *err)
+{
+	const char *id = NULL;
+	int ret = json_read_string(call->body, key, JSON_REQUIRED, &id, err);
+
+	if (ret == 0 && strcmp(id, call->id) != 0)
+		ret = error_set(err, EINVAL, "the id of the path, '%s', is not the %s of the body, '%s'",
+		                call->id, key, id);
+	return ret;
+}
+
+/* A limiter's buckets that were given replace those that were there. */
+static void note_limiter(json_t *element, const json_t *body, const char *key)
+{
+	json_t *given = json_object_get(body, key);
+	json_t *old = json_object_get(element, key);
+
+	if (!json_is_object(given))
+		return;
+	if (json_is_object(old))
+		(void)json_object_update(old, given);
+	else
+		(void)json_object_set_new(element, key, json_deep_copy(given));
+}
+
+/* --- drives --- */
+
+struct drive_update {
+	const char *path;
+	struct rate_limiter_config limits;
+	struct config_buckets present;
+};
+
+static int apply_drive(struct virtio_device *device, void *context, struct error *err)
+{
+	const struct drive_update *update = context;
+
+	if (update->path)
+		return error_set(err, ENOTSUP, "replacing a drive's file is not supported yet");
+	block_set_limits(device, update->present.bandwidth ? &update->limits.bandwidth : NULL,
+	                 update->present.ops ? &update->limits.ops : NULL);
+	return 0;
+}
+
+int update_drive(const struct api_call *call, struct error *err)
+{
+	static const char *const known[] = { "drive_id", "path_on_host", "rate_limiter", NULL };
+	struct drive_update update = { 0 };
+	json_t *element = find_element(call, "drives", "drive_id");
+	int ret = config_only_known(call->body, "the drive", known, err);
+
+	if (ret == 0)
+		ret = check_id(call, "drive_id", err);
+	if (ret == 0)
+		ret = json_read_string(call->body, "path_on_host", JSON_OPTIONAL, &update.path, err);
+	if (ret == 0)
+		ret = config_read_limiter(call->body, "rate_limiter", &update.limits, &update.present, err);
+	if (ret == 0)
+		ret = machine_call_device(call->api->machine, VIRTIO_ID_BLOCK, call->id, apply_drive, &update,
+		                          err);
+	if (ret == 0 && element) {
+		note_limiter(element, call->body, "rate_limiter");
+		if (update.path)
+			(void)json_object_set_new(element, "path_on_host", json_string(update.path));
+	}
+	return ret;
+}
