@@ -68,7 +68,9 @@ static uint64_t process_start_time(pid_t pid)
 
 static _Noreturn void run_child(const struct monitor *monitor, const char *id, unsigned shell_vcpus)
 {
-	const struct jail jail = { monitor->uid, monitor->node->gid, monitor->node->kvm };
+	const struct jail jail = { .uid = monitor->uid,
+		                   .gid = monitor->node->gid,
+		                   .kvm = monitor->node->kvm };
 	char program[NODE_PATH_MAX];
 	char *const empty[] = { NULL };
 	char socket[NODE_PATH_MAX + 16];

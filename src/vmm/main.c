@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <uv.h>
 
 #include "base/base.h"
@@ -41,6 +42,7 @@ struct monitor {
 	const char *level;
 	const char *metrics_path;
 	bool no_api;
+	bool no_seccomp;
 	bool version;
 	bool snapshot_version;
 	bool help;
@@ -72,6 +74,7 @@ static const struct monitor_option {
 	{ "snapshot-version", NULL, offsetof(struct monitor, snapshot_version) },
 	{ "describe-snapshot", "FILE", offsetof(struct monitor, describe) },
 	{ "shell", "VCPUS", offsetof(struct monitor, shell) },
+	{ "no-seccomp", NULL, offsetof(struct monitor, no_seccomp) },
 	{ "trace-restore", NULL, offsetof(struct monitor, options.trace) },
 	{ "version", NULL, offsetof(struct monitor, version) },
 	{ "help", NULL, offsetof(struct monitor, help) },
@@ -266,8 +269,11 @@ int main(int argc, char **argv)
 		return describe_snapshot(monitor.describe);
 	/* One arena: a monitor's few allocations should not cost a heap per thread. */
 	(void)mallopt(M_ARENA_MAX, 1);
+	monitor.options.seccomp = !monitor.no_seccomp;
 	monitor.options.ended = on_ended;
 	monitor.options.context = &monitor;
 	log_init(monitor.options.id, LOG_LEVEL_INFO);
+	/* Reads a file when it is called first, and a line of the log calls it: vCPUs could not. */
+	tzset();
 	return run(&monitor);
 }

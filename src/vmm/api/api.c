@@ -10,6 +10,7 @@
 #include "net/net.h"
 #include "vmm/api/observer.h"
 #include "vmm/api/resources.h"
+#include "vmm/seccomp/seccomp.h"
 
 #define BODY_LIMIT    51200 /* bytes: Firecracker's default */
 #define FATAL_LATENCY 50    /* ms for the last reply to leave */
@@ -111,7 +112,7 @@ int api_make_machine(struct api *api, unsigned vcpus, struct error *err)
 {
 	if (api->machine)
 		return 0;
-	api->machine = machine_new(vcpus, err);
+	api->machine = machine_new(vcpus, api->options->seccomp, err);
 	if (!api->machine)
 		return -EIO;
 	machine_trace(api->machine, api->options->trace);
@@ -186,7 +187,7 @@ struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct e
 	api->observer = observer_new(api, err);
 	if (!api->observer ||
 	    (options->shell_vcpus && api_make_machine(api, options->shell_vcpus, err) < 0) ||
-	    listen_api(api, err) < 0) {
+	    listen_api(api, err) < 0 || (options->seccomp && seccomp_install(SECCOMP_API, err) < 0)) {
 		api_free(api);
 		return NULL;
 	}

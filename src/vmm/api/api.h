@@ -17,6 +17,7 @@ struct api_options {
 	const char *id;          /* told by GET / */
 	const char *socket_path; /* NULL: no API, only what api_boot is given */
 	unsigned shell_vcpus;    /* make VM and vCPUs before the first request; 0: later */
+	bool seccomp;            /* hold the threads to their system calls (vmm/seccomp) */
 	bool trace;              /* log the steps of a restore */
 	bool boot_timer;         /* log when the guest says that it is up */
 	size_t body_limit;       /* bytes of a request; 0: Firecracker's default */
@@ -25,7 +26,10 @@ struct api_options {
 	void *context;
 };
 
-/* Options are borrowed for the life of the object. NULL with `err`. */
+/*
+ * Start to listen, and then install the calling thread's seccomp filter if the options say so: from then on
+ * it may do nothing but serve. Options are borrowed for the life of the object. NULL with `err`.
+ */
 struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct error *err);
 
 /* Take the members "logger" and "metrics" of a configuration. */

@@ -54,6 +54,8 @@ enum vcpu_end {
 /* What the machine does with a vCPU's exits; called on the vCPU's thread. */
 struct vcpu_handler {
 	void *context;
+	/* Called before all else; a negative errno with `err` ends the thread: VCPU_END_FAILED. */
+	int (*started)(void *context, struct error *err);
 	/* One access of 1, 2 or 4 bytes. False asks for the machine's end (reset). */
 	bool (*port)(void *context, uint16_t port, bool write, void *data, unsigned size);
 	void (*mmio)(void *context, uint64_t gpa, bool write, void *data, unsigned size);

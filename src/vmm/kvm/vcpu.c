@@ -286,9 +286,16 @@ static void *vcpu_main(void *context)
 	struct vcpu *vcpu = context;
 	enum vcpu_end end = VCPU_END_STOPPED;
 	struct error err = { 0 };
+	char name[16];
 
-	park(vcpu);
-	while (atomic_load(&vcpu->wish) != VCPU_WISH_STOP) {
+	/* By the thread itself, which needs no /proc for it. */
+	(void)snprintf(name, sizeof(name), "vcpu-%u", vcpu->index);
+	(void)pthread_setname_np(pthread_self(), name);
+	if (vcpu->handler->started(vcpu->handler->context, &err) < 0)
+		end = VCPU_END_FAILED;
+	else
+		park(vcpu);
+	while (end != VCPU_END_FAILED && atomic_load(&vcpu->wish) != VCPU_WISH_STOP) {
 		if (!run_guest(vcpu, &end, &err) || !finish_exit(vcpu, &end, &err))
 			break;
 		end = VCPU_END_STOPPED;
@@ -304,7 +311,6 @@ int vcpu_start(struct vcpu *vcpu, struct error *err)
 {
 	struct sigaction action = { .sa_handler = on_kick };
 	pthread_attr_t attributes;
-	char name[16];
 	int ret;
 
 	(void)sigaction(KICK_SIGNAL, &action, NULL);
@@ -315,8 +321,6 @@ int vcpu_start(struct vcpu *vcpu, struct error *err)
 	(void)pthread_attr_destroy(&attributes);
 	if (ret)
 		return error_errno(err, ret, "start vCPU %u", vcpu->index);
-	(void)snprintf(name, sizeof(name), "vcpu-%u", vcpu->index);
-	(void)pthread_setname_np(vcpu->thread, name);
 	vcpu->started = true;
 	return 0;
 }

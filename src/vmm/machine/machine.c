@@ -11,6 +11,7 @@
 
 #include "vmm/boot/boot.h"
 #include "vmm/machine/machine_internal.h"
+#include "vmm/seccomp/seccomp.h"
 
 #define I8042_DATA        0x60
 #define I8042_STATUS      0x64
@@ -109,6 +110,13 @@ static void on_ended(void *context, enum vcpu_end end, const struct error *err)
 		return;
 }
 
+static int on_started(void *context, struct error *err)
+{
+	const struct machine *machine = context;
+
+	return machine->seccomp ? seccomp_install(SECCOMP_VCPU, err) : 0;
+}
+
 /* --- making --- */
 
 static int open_serial(struct machine *machine, const struct machine_config *config, struct error *err)
@@ -159,7 +167,14 @@ static int load_guest(struct machine *machine, const struct machine_config *conf
 
 static void *run_loop(void *context)
 {
-	(void)loop_run(context);
+	struct machine *machine = context;
+	struct error err = { 0 };
+
+	(void)pthread_setname_np(pthread_self(), "devices");
+	if (machine->seccomp && seccomp_install(SECCOMP_DEVICE, &err) < 0)
+		on_ended(machine, VCPU_END_FAILED, &err);
+	else
+		(void)loop_run(machine->loop);
 	return NULL;
 }
 
@@ -170,11 +185,10 @@ static int start_loop(struct machine *machine, struct error *err)
 
 	(void)pthread_attr_init(&attributes);
 	(void)pthread_attr_setstacksize(&attributes, LOOP_STACK);
-	ret = pthread_create(&machine->loop_thread, &attributes, run_loop, machine->loop);
+	ret = pthread_create(&machine->loop_thread, &attributes, run_loop, machine);
 	(void)pthread_attr_destroy(&attributes);
 	if (ret)
 		return error_errno(err, ret, "start the device thread");
-	(void)pthread_setname_np(machine->loop_thread, "devices");
 	machine->loop_started = true;
 	return 0;
 }
@@ -215,7 +229,7 @@ static int make_shell(struct machine *machine, unsigned vcpu_count, struct error
 	return ret < 0 ? ret : start_loop(machine, err);
 }
 
-struct machine *machine_new(unsigned vcpu_count, struct error *err)
+struct machine *machine_new(unsigned vcpu_count, bool seccomp, struct error *err)
 {
 	struct machine *machine;
 
@@ -229,12 +243,14 @@ struct machine *machine_new(unsigned vcpu_count, struct error *err)
 		return NULL;
 	}
 	machine->end = -1;
+	machine->seccomp = seccomp;
 	machine->generation.irq = -1;
 	machine->vm = (struct vm){ .kvm = -1, .fd = -1 };
 	for (unsigned i = 0; i < LAYOUT_VCPUS_MAX; i++)
 		machine->vcpus[i].fd = -1;
 	machine->handler = (struct vcpu_handler){
-		.context = machine, .port = on_port, .mmio = on_mmio, .ended = on_ended
+
+		.context = machine, .started = on_started, .port = on_port, .mmio = on_mmio, .ended = on_ended
 	};
 	(void)pthread_mutex_init(&machine->lock, NULL);
 	if (make_shell(machine, vcpu_count, err) < 0) {

@@ -51,8 +51,11 @@ enum machine_state {
 
 struct machine;
 
-/* Make a shell with `vcpu_count` vCPUs; 0 = as many as the configuration says, made then. NULL with `err`. */
-struct machine *machine_new(unsigned vcpu_count, struct error *err);
+/*
+ * Make a shell with `vcpu_count` vCPUs; 0 = as many as the configuration says, made then. `seccomp`: its
+ * threads hold themselves to their roles (vmm/seccomp). NULL with `err`.
+ */
+struct machine *machine_new(unsigned vcpu_count, bool seccomp, struct error *err);
 
 enum machine_state machine_state(const struct machine *machine);
 

@@ -23,6 +23,7 @@ struct machine {
 	struct loop *loop;
 	pthread_t loop_thread;
 	bool loop_started;
+	bool seccomp; /* threads install filters */
 	struct machine_device devices[LAYOUT_DEVICES_MAX];
 	unsigned device_count;
 	struct serial *serial;
