@@ -98,8 +98,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		                       .count = 1 };
 	struct loop *loop = loop_new(NULL); /* never run: everything happens on this thread */
 	struct block_config config = { .id = "fuzz", .path = image(), .writeback = true };
-	struct virtio_device *device =
-	        take(&input, 1) % 2 ? block_new(&config, &memory, loop, NULL) : rng_new(NULL, &memory, loop, NULL);
+	struct virtio_device *device = take(&input, 1) % 2 ? block_new(&config, &memory, loop, NULL)
+	                                                   : rng_new(NULL, &memory, loop, NULL);
 
 	if (!device)
 		abort();

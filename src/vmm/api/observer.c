@@ -88,7 +88,7 @@ static int set_logger(const json_t *body, struct error *err)
 		                             "show_log_origin", "module",   NULL };
 	const char *level_name = NULL;
 	const char *path = NULL;
-	enum log_level level;
+	enum log_level level = LOG_LEVEL_INFO;
 	int ret = config_only_known(body, "the logger", known, err);
 
 	if (ret == 0)
