@@ -119,7 +119,7 @@ static inline void offer(struct fixture *fixture, unsigned queue, uint16_t head)
 	uint16_t *avail = at(fixture, AVAIL(queue));
 
 	avail[2 + fixture->offered[queue] % QUEUE_SIZE] = head;
-	__atomic_store_n(&avail[1], ++fixture->offered[queue], __ATOMIC_RELEASE);
+	__atomic_store_n(&avail[1], ++fixture->offered[queue], __ATOMIC_SEQ_CST);
 }
 
 static inline void kick(struct fixture *fixture, unsigned queue)
