@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "vmm/device/loop.h"
+#include "vmm/device/peer.h"
 #include "vmm/device/rate_limiter.h"
 #include "vmm/device/virtio.h"
 
@@ -40,16 +41,6 @@ struct block_config {
 struct virtio_device *block_new(const struct block_config *config, const struct guest_memory *memory,
                                 struct loop *loop, struct error *err);
 
-struct net_config {
-	char id[64];               /* Firecracker's iface_id */
-	const char *host_dev_name; /* the tap */
-	uint8_t mac[6];
-	bool has_mac;
-	unsigned mtu; /* 0: not offered; else 68 to 65535 */
-	struct rate_limiter_config rx_limits;
-	struct rate_limiter_config tx_limits;
-};
-
 struct balloon_config {
 	uint32_t amount_mib;
 	bool deflate_on_oom;
@@ -75,6 +66,28 @@ struct virtio_device *vsock_new(const struct vsock_config *config, const struct 
 /* virtio entropy device (5.4), fed by getrandom(2). */
 struct virtio_device *rng_new(const struct rate_limiter_config *limits, const struct guest_memory *memory,
                               struct loop *loop, struct error *err);
+
+struct net_config {
+	char id[64];               /* Firecracker's iface_id */
+	const char *host_dev_name; /* the tap, which must exist */
+	uint8_t mac[6];            /* the guest's address, if has_mac; else its driver chooses one */
+	bool has_mac;
+	unsigned mtu; /* told to the driver: 68 to 65535; 0: not */
+	struct rate_limiter_config rx_limits;
+	struct rate_limiter_config tx_limits;
+};
+
+/*
+ * virtio-net (5.1) on a tap. `peer` is borrowed; NULL: none. When the tap goes away the interface ends, which
+ * is logged: the guest then sends into the void, and reaches only the peer. NULL with `err` on failure.
+ */
+struct virtio_device *net_new(const struct net_config *config, const struct net_peer *peer,
+                              const struct guest_memory *memory, struct loop *loop, struct error *err);
+
+/* Change the limits of a network device; NULL leaves a bucket as it is. On the device loop. */
+void net_set_limits(struct virtio_device *device, const struct token_bucket_config *rx_bandwidth,
+                    const struct token_bucket_config *rx_ops, const struct token_bucket_config *tx_bandwidth,
+                    const struct token_bucket_config *tx_ops);
 
 /* Free any of the above. */
 void virtio_free(struct virtio_device *device);
