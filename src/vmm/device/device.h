@@ -18,6 +18,11 @@
 
 #define BLOCK_LAYERS_MAX 16
 
+enum block_engine {
+	BLOCK_ENGINE_SYNC,
+	BLOCK_ENGINE_ASYNC, /* io_uring; falls back to the other when the kernel refuses it */
+};
+
 struct block_config {
 	char id[64];                          /* Firecracker's drive_id; answered to VIRTIO_BLK_T_GET_ID */
 	const char *path;                     /* the lowest layer: a raw image */
@@ -26,6 +31,7 @@ struct block_config {
 	const char *overlay_path; /* private top layer, made when missing; NULL: none */
 	bool read_only;
 	bool writeback; /* offer FLUSH (cache_type Writeback) */
+	enum block_engine engine;
 	struct rate_limiter_config limits;
 };
 
@@ -42,6 +48,13 @@ struct vsock_config {
 /* Change the limits of a block device; NULL leaves a bucket as it is. On the device loop. */
 void block_set_limits(struct virtio_device *device, const struct token_bucket_config *bandwidth,
                       const struct token_bucket_config *ops);
+
+/*
+ * Put another raw image in the place of a drive's, which must have no layers. Requests that were started are
+ * finished on the old one, and the driver is told of the size. 0, or a negative errno with `err`; the old
+ * image stays then. On the device loop.
+ */
+int block_set_path(struct virtio_device *device, const char *path, struct error *err);
 
 /* virtio-vsock (5.10) bridged to unix sockets by Firecracker's hybrid protocol. */
 struct virtio_device *vsock_new(const struct vsock_config *config, const struct guest_memory *memory,
