@@ -2,8 +2,11 @@
  * chains of buffers, and waits for them to be used. */
 #pragma once
 
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -55,9 +58,34 @@ static inline void driver_init(struct driver *driver, size_t size, int fd)
 	assert_non_null(driver->loop);
 }
 
+static inline void driver_unwatch(void *context)
+{
+	loop_unwatch(context);
+}
+
+static inline void driver_on_start(void *context, uint32_t events)
+{
+	(void)events;
+	(void)sem_post(context);
+}
+
+/* Start the loop's thread. It is waited for: until a loop runs, loop_call acts on the caller's thread. */
 static inline void driver_start(struct driver *driver)
 {
+	int fd = eventfd(1, EFD_CLOEXEC);
+	struct loop_source *source;
+	sem_t started;
+
+	assert_true(fd >= 0);
+	assert_int_equal(sem_init(&started, 0, 0), 0);
+	source = loop_watch(driver->loop, fd, EPOLLIN | EPOLLONESHOT, driver_on_start, &started, NULL);
+	assert_non_null(source);
 	assert_int_equal(pthread_create(&driver->thread, NULL, driver_run_loop, driver->loop), 0);
+	while (sem_wait(&started) < 0)
+		;
+	loop_call(driver->loop, driver_unwatch, source);
+	close(fd);
+	(void)sem_destroy(&started);
 }
 
 static inline void driver_fini(struct driver *driver)
