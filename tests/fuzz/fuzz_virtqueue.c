@@ -51,11 +51,13 @@ static void write_memory(struct guest_memory *memory, struct input *input)
 static void save_and_restore(struct virtio_device *device, struct input *input)
 {
 	cleanup_buffer struct buffer state = BUFFER_INIT;
+	uint32_t index = take(input, 1) * 2; /* the balloon's state has some 500 bytes */
+	char change = (char)take(input, 1);
 
 	if (virtio_pause(device, NULL) < 0 || virtio_save(device, &state, NULL) < 0)
 		abort();
 	/* A changed byte must be refused or lead to a device that still keeps inside. */
-	state.data[take(input, 1) % state.size] ^= (char)take(input, 1);
+	state.data[index % state.size] ^= change;
 	(void)virtio_restore(device, state.data, state.size, NULL);
 	virtio_resume(device);
 }
