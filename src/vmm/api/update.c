@@ -60,8 +60,10 @@ static int apply_drive(struct virtio_device *device, void *context, struct error
 {
 	const struct drive_update *update = context;
 
-	if (update->path)
-		return error_set(err, ENOTSUP, "replacing a drive's file is not supported yet");
+	int ret = update->path ? block_set_path(device, update->path, err) : 0;
+
+	if (ret < 0)
+		return ret;
 	block_set_limits(device, update->present.bandwidth ? &update->limits.bandwidth : NULL,
 	                 update->present.ops ? &update->limits.ops : NULL);
 	return 0;
@@ -87,6 +89,50 @@ int update_drive(const struct api_call *call, struct error *err)
 		note_limiter(element, call->body, "rate_limiter");
 		if (update.path)
 			(void)json_object_set_new(element, "path_on_host", json_string(update.path));
+	}
+	return ret;
+}
+
+/* --- network interfaces --- */
+
+struct net_update {
+	struct rate_limiter_config rx;
+	struct rate_limiter_config tx;
+	struct config_buckets rx_present;
+	struct config_buckets tx_present;
+};
+
+static int apply_net(struct virtio_device *device, void *context, struct error *err)
+{
+	const struct net_update *update = context;
+
+	(void)err;
+	net_set_limits(device, update->rx_present.bandwidth ? &update->rx.bandwidth : NULL,
+	               update->rx_present.ops ? &update->rx.ops : NULL,
+	               update->tx_present.bandwidth ? &update->tx.bandwidth : NULL,
+	               update->tx_present.ops ? &update->tx.ops : NULL);
+	return 0;
+}
+
+int update_net(const struct api_call *call, struct error *err)
+{
+	static const char *const known[] = { "iface_id", "rx_rate_limiter", "tx_rate_limiter", NULL };
+	struct net_update update = { 0 };
+	json_t *element = find_element(call, "network-interfaces", "iface_id");
+	int ret = config_only_known(call->body, "the network interface", known, err);
+
+	if (ret == 0)
+		ret = check_id(call, "iface_id", err);
+	if (ret == 0)
+		ret = config_read_limiter(call->body, "rx_rate_limiter", &update.rx, &update.rx_present, err);
+	if (ret == 0)
+		ret = config_read_limiter(call->body, "tx_rate_limiter", &update.tx, &update.tx_present, err);
+	if (ret == 0)
+		ret = machine_call_device(call->api->machine, VIRTIO_ID_NET, call->id, apply_net, &update,
+		                          err);
+	if (ret == 0 && element) {
+		note_limiter(element, call->body, "rx_rate_limiter");
+		note_limiter(element, call->body, "tx_rate_limiter");
 	}
 	return ret;
 }

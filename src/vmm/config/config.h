@@ -12,8 +12,8 @@
 
 /*
  * Check `root` and take it apart; strings in *config belong to `root`. Missing and null members are allowed,
- * unknown ones refused by name. "logger", "metrics" and "mmds-config" are checked elsewhere. 0, or -EINVAL
- * with `err`.
+ * unknown ones refused by name. "logger" and "metrics" are checked elsewhere; config->mmds stays NULL. 0, or
+ * -EINVAL with `err`.
  */
 int config_read(const json_t *root, struct machine_config *config, struct error *err);
 

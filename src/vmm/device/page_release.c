@@ -58,7 +58,7 @@ static int replace(struct page_release *release, bool *anonymous, unsigned char 
 
 /* Neighbouring blocks of one kind go in one call. */
 static int release_blocks(struct page_release *release, bool *anonymous, unsigned char *host, size_t count,
-                          bool zero, uint64_t *freed)
+                          uint64_t *freed)
 {
 	int ret = 0;
 
@@ -69,21 +69,14 @@ static int release_blocks(struct page_release *release, bool *anonymous, unsigne
 			ret = drop(host + i * RELEASE_BLOCK, run * RELEASE_BLOCK, freed);
 		else if (run <= RELEASE_BLOCKS_MAX - release->blocks)
 			ret = replace(release, anonymous + i, host + i * RELEASE_BLOCK, run, freed);
-		else if (!zero)
+		else
 			ret = drop(host + i * RELEASE_BLOCK, run * RELEASE_BLOCK, freed);
 	}
 	return ret;
 }
 
-/* Less than a block, within one block of a file's memory or what is left at the end of a region. */
-static int release_part(const bool *anonymous, size_t block, unsigned char *host, size_t size, bool zero,
-                        uint64_t *freed)
-{
-	return anonymous[block] || !zero ? drop(host, size, freed) : 0;
-}
-
 static int release_over_file(struct page_release *release, unsigned index, uint64_t offset, uint64_t size,
-                             bool zero, uint64_t *freed)
+                             uint64_t *freed)
 {
 	unsigned char *host = release->memory->regions[index].host;
 	bool *anonymous = release->anonymous[index];
@@ -95,13 +88,12 @@ static int release_over_file(struct page_release *release, unsigned index, uint6
 	int ret = 0;
 
 	if (head_end > offset)
-		ret = release_part(anonymous, offset / RELEASE_BLOCK, host + offset, head_end - offset, zero,
-		                   freed);
+		ret = drop(host + offset, head_end - offset, freed);
 	if (ret == 0 && last > first)
 		ret = release_blocks(release, anonymous + first, host + first * RELEASE_BLOCK, last - first,
-		                     zero, freed);
+		                     freed);
 	if (ret == 0 && end > tail)
-		ret = release_part(anonymous, tail / RELEASE_BLOCK, host + tail, end - tail, zero, freed);
+		ret = drop(host + tail, end - tail, freed);
 	return ret;
 }
 
@@ -118,7 +110,8 @@ int page_release(struct page_release *release, void *host, size_t size, bool zer
 			return -EINVAL;
 		if (!release->anonymous[i])
 			return drop(host, size, ret_freed);
-		return release_over_file(release, i, offset, size, zero, ret_freed);
+		/* Zeros over a file are what a later layer of this memory could not tell from the file. */
+		return zero ? 0 : release_over_file(release, i, offset, size, ret_freed);
 	}
 	return -EINVAL;
 }

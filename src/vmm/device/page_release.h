@@ -9,14 +9,15 @@
  *   unless VIRTIO_BALLOON_F_PAGE_POISON was agreed (5.5.6.7). The file's content is this guest's own past, so
  *   nothing of another leaks: DONTNEED is right for all of these.
  * - With PAGE_POISON and a poison of 0 (Linux with init_on_free) a page must stay as it is or read as zeros.
- *   Only an anonymous mapping over the file's gives that. A poison other than 0 we cannot give: such pages
- *   are not released at all.
+ *   Only an anonymous mapping over the file's gives that; and there an untouched page of zeros looks like one
+ *   that still is the file's, so that a layer would leave it out. A poison other than 0 we cannot give. Such
+ *   pages are not released at all.
  * - A later snapshot writes what it reads. Whatever that is, it is what the guest sees if it goes on, so both
  *   agree; but the file's content would be written once more for pages that nobody needs, where zeros are
  *   holes.
  *
  * So over a file, blocks of 2 MiB that are released whole are replaced by anonymous memory; what is left of a
- * run is given to DONTNEED, or let be if it has to be zero. Linux reports whole blocks of this size. As
+ * run is given to DONTNEED. Linux reports whole blocks of this size. As
  * mappings change at such blocks' edges only, a guest can make at most one mapping per 2 MiB of its memory,
  * and never more than RELEASE_BLOCKS_MAX, well below the kernel's limit (vm.max_map_count, 65530).
  */
