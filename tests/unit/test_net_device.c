@@ -342,8 +342,9 @@ static void test_event_index(void **state)
 
 	drive(fixture, NET_F_MRG_RXBUF | 1u << 29);
 	make_frame(frame, sizeof(frame), 1);
+	/* So small that the socket takes a whole batch. */
 	for (unsigned i = 0; i < QUEUE_SIZE; i++) {
-		(void)tx_frame(fixture, i, FRAME, i);
+		(void)tx_frame(fixture, i, 60, i);
 		offer(fixture, TX, (uint16_t)i);
 	}
 	kick(fixture, TX);
@@ -565,6 +566,22 @@ static uint64_t pump_tx(struct fixture *fixture)
 	return count;
 }
 
+/* Until nothing is left of what had gathered, as it does when the machine was busy elsewhere. */
+static uint64_t pump_dry(struct fixture *fixture, uint64_t (*pump)(struct fixture *))
+{
+	uint64_t count;
+	uint64_t total = 0;
+
+	do {
+		count = pump(fixture);
+		(void)metric_of(fixture, "rx_count"); /* the loop has its turn */
+		count += pump(fixture);
+		total += count;
+	} while (count > 8);
+	return total;
+}
+
+/* Frames per second, by the time that really passed. */
 static double pump_for(struct fixture *fixture, uint64_t (*pump)(struct fixture *), int64_t duration_us)
 {
 	int64_t begin_us = time_monotonic_us();
@@ -574,6 +591,7 @@ static double pump_for(struct fixture *fixture, uint64_t (*pump)(struct fixture 
 		count += pump(fixture);
 		(void)usleep(500);
 	}
+	count += pump_dry(fixture, pump);
 	return (double)count * 1e6 / (double)(time_monotonic_us() - begin_us);
 }
 
@@ -603,8 +621,8 @@ static void check_rate(struct fixture *fixture, uint64_t (*pump)(struct fixture 
 
 static void test_limits(void **state)
 {
-	const struct token_bucket_config bytes = { .size = 100 * KIB, .refill_time_ms = 100 };
-	const struct token_bucket_config ops = { .size = 50, .refill_time_ms = 100 };
+	const struct token_bucket_config bytes = { .size = 1000 * KIB, .refill_time_ms = 1000 };
+	const struct token_bucket_config ops = { .size = 500, .refill_time_ms = 1000 };
 	const struct token_bucket_config none = { 0 };
 	struct fixture *fixture = *state;
 	struct limits limits = { fixture->device, { &bytes, &none, &bytes, &none } };
@@ -627,6 +645,17 @@ static void test_limits(void **state)
 	check_rate(fixture, pump_tx, 500);
 }
 
+static uint64_t pump_some(struct fixture *fixture, uint64_t (*pump)(struct fixture *))
+{
+	uint64_t count = 0;
+
+	for (int i = 0; i < 50; i++) {
+		count += pump(fixture);
+		(void)usleep(2000);
+	}
+	return count;
+}
+
 /* Who waits for ever by the old limit goes on by the new one; and the two ways do not share theirs. */
 static void test_update(void **state)
 {
@@ -642,18 +671,18 @@ static void test_update(void **state)
 		(void)tx_frame(fixture, i, FRAME, i);
 		offer(fixture, TX, (uint16_t)i);
 	}
-	(void)pump_for(fixture, pump_tx, 50000);
-	(void)pump_for(fixture, pump_rx, 50000);
+	(void)pump_some(fixture, pump_tx);
+	(void)pump_some(fixture, pump_rx);
 	assert_int_equal(metric_of(fixture, "tx_packets_count"), 2);
 	assert_int_equal(metric_of(fixture, "rx_packets_count"), 2);
 	limits = (struct limits){ fixture->device, { NULL, NULL, &none, NULL } };
 	loop_call(fixture->loop, set_limits, &limits);
-	assert_true(pump_for(fixture, pump_tx, 50000) > 1000);
-	(void)pump_for(fixture, pump_rx, 50000);
+	assert_true(pump_some(fixture, pump_tx) > 100);
+	(void)pump_some(fixture, pump_rx);
 	assert_int_equal(metric_of(fixture, "rx_packets_count"), 2);
 	limits = (struct limits){ fixture->device, { &none, NULL, NULL, NULL } };
 	loop_call(fixture->loop, set_limits, &limits);
-	assert_true(pump_for(fixture, pump_rx, 50000) > 1000);
+	assert_true(pump_some(fixture, pump_rx) > 100);
 }
 
 /* --- save and restore --- */
@@ -911,7 +940,8 @@ static void tap_traffic(struct fixture *fixture, int host)
 	struct pollfd wait = { .fd = host, .events = POLLIN };
 	unsigned char *frame = tx_frame(fixture, 0, FRAME, 1);
 	unsigned char got[RX_SIZE];
-	unsigned buffers;
+	struct used_element element;
+	bool came = false;
 
 	offer(fixture, TX, 0);
 	kick(fixture, TX);
@@ -919,12 +949,24 @@ static void tap_traffic(struct fixture *fixture, int host)
 	assert_int_equal(recv(host, got, sizeof(got), 0), FRAME - HEADER_SIZE);
 	assert_memory_equal(got, frame + HEADER_SIZE, FRAME - HEADER_SIZE);
 	assert_int_equal(wait_used(fixture, TX).head, 0);
-	assert_int_equal(send(host, frame + HEADER_SIZE, FRAME - HEADER_SIZE, 0), FRAME - HEADER_SIZE);
-	/* The host's kernel may have said something of its own before. */
-	while (rx_take(fixture, got, &buffers) != FRAME ||
-	       memcmp(got + HEADER_SIZE, frame + HEADER_SIZE, FRAME - HEADER_SIZE) != 0)
-		offer_rx(fixture, buffers);
-	assert_int_equal(buffers, 1);
+	/* The host's kernel says things of its own, and drops what comes before it has noticed that the link
+	 * is up. */
+	for (int i = 0; i < 100; i++) {
+		const unsigned char *data;
+
+		assert_int_equal(send(host, frame + HEADER_SIZE, FRAME - HEADER_SIZE, 0),
+		                 FRAME - HEADER_SIZE);
+		(void)usleep((unsigned)i * 1000u);
+		while (next_used(fixture, RX, &element)) {
+			data = at(fixture, RX_DATA + element.head * RX_SIZE);
+			came |= element.length == FRAME &&
+			        memcmp(data + HEADER_SIZE, frame + HEADER_SIZE, FRAME - HEADER_SIZE) == 0;
+			offer_rx(fixture, 1);
+		}
+		if (came)
+			return;
+	}
+	fail_msg("a frame of the host did not come");
 }
 
 static void test_tap(void **state)
