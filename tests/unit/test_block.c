@@ -352,9 +352,9 @@ static void a_reset_ends_all_requests(enum block_engine engine)
 		assert_int_equal(driver_read(driver, 0x070), 0);
 		memset(driver->ram, 0x5a, driver->size);
 		(void)usleep(2000);
-		for (size_t i = 0; i < driver->size; i++)
-			if (driver->ram[i] != 0x5a)
-				fail_msg("the device wrote at %zu after its reset", i);
+		/* All bytes are the first and each is like the next. */
+		if (driver->ram[0] != 0x5a || memcmp(driver->ram, driver->ram + 1, driver->size - 1) != 0)
+			fail_msg("the device wrote after its reset");
 		driver_drive(driver, 0, 1);
 		assert_int_equal(request(fixture, T_IN, 0, PAGE), 0);
 	}
@@ -411,8 +411,9 @@ static void measure(struct fixture *fixture, uint32_t size, double per_second)
 	double seen;
 	double wanted;
 
-	/* First the full bucket is emptied. */
-	for (unsigned i = 0; i < 64; i++)
+	/* First the full bucket is emptied. It holds a second's worth, so that none is lost while others have
+	 * the processor. */
+	while (driver_metric(&fixture->driver, "rate_limiter_throttled_events") == 0)
 		assert_int_equal(request(fixture, T_IN, 0, size), 0);
 	for (unsigned i = 0; i < SLOTS; i++)
 		offer(fixture, i, T_IN, i, size);
@@ -431,7 +432,6 @@ static void measure(struct fixture *fixture, uint32_t size, double per_second)
 	wanted = per_second * (double)(end - begin) / 1e6;
 	if (seen < wanted * (100 - TOLERANCE_PC) / 100 || seen > wanted * (100 + TOLERANCE_PC) / 100)
 		fail_msg("%.0f requests are not within %d %% of %.0f", seen, TOLERANCE_PC, wanted);
-	assert_true(driver_metric(&fixture->driver, "rate_limiter_throttled_events") > 0);
 }
 
 static void bandwidth_is_limited(enum block_engine engine)
@@ -439,9 +439,9 @@ static void bandwidth_is_limited(enum block_engine engine)
 	struct fixture *fixture = prepare(engine);
 
 	fixture->config.limits.bandwidth =
-	        (struct token_bucket_config){ .size = 64 * KIB, .refill_time_ms = 50 };
+	        (struct token_bucket_config){ .size = 2 * MIB, .refill_time_ms = 1000 };
 	start(fixture);
-	measure(fixture, PAGE, 64.0 * KIB * 20 / PAGE);
+	measure(fixture, PAGE, 2.0 * MIB / PAGE);
 	stop(fixture);
 }
 BOTH(bandwidth_is_limited)
@@ -450,7 +450,7 @@ static void operations_are_limited(enum block_engine engine)
 {
 	struct fixture *fixture = prepare(engine);
 
-	fixture->config.limits.ops = (struct token_bucket_config){ .size = 50, .refill_time_ms = 100 };
+	fixture->config.limits.ops = (struct token_bucket_config){ .size = 500, .refill_time_ms = 1000 };
 	start(fixture);
 	measure(fixture, PAGE, 500);
 	stop(fixture);
