@@ -446,17 +446,17 @@ static void test_broken(void **state)
 static void test_spoofed(void **state)
 {
 	struct fixture *fixture = *state;
-	unsigned char *frame;
+	unsigned char *frames[4];
 
 	drive(fixture, 0);
-	for (unsigned i = 0; i < 3; i++) {
-		tx_frame(fixture, i, FRAME, i)[HEADER_SIZE + 11] ^= 1;
+	for (unsigned i = 0; i < 4; i++) {
+		frames[i] = tx_frame(fixture, i, FRAME, i);
+		frames[i][HEADER_SIZE + 11] ^= i < 3;
 		offer(fixture, TX, (uint16_t)i);
 	}
-	frame = tx_frame(fixture, 3, FRAME, 3);
-	offer(fixture, TX, 3);
 	kick(fixture, TX);
-	expect_sent(fixture, frame, FRAME);
+	for (unsigned i = 0; i < 4; i++)
+		expect_sent(fixture, frames[i], FRAME);
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(wait_used(fixture, TX).head, i);
 	assert_int_equal(metric_of(fixture, "tx_spoofed_mac_count"), 3);
