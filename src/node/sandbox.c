@@ -12,8 +12,11 @@
 #include "node/journal.h"
 #include "node/pool.h"
 
-#define WARM_MS       150 /* after a create, so that the next spare one is not in its way */
-#define START_WAIT_MS 20  /* between looks whether a fresh monitor's socket is there */
+#define TEMPLATE_INSIDE "/template" /* in the monitor's jail */
+#define DISK_INSIDE     "/disk"
+
+#define WARM_MS         150 /* after a create, so that the next spare one is not in its way */
+#define START_WAIT_MS   20  /* between looks whether a fresh monitor's socket is there */
 
 struct killer {
 	struct list link;
@@ -62,7 +65,7 @@ static void disk_directory(const struct sandbox *sandbox, char path[NODE_PATH_MA
 
 static void vsock_path(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
 {
-	(void)snprintf(path, NODE_PATH_MAX, "%.200s/vsock.sock", sandbox->directory);
+	monitor_vsock_path(sandbox->directory, path);
 }
 
 static void report_created(struct sandbox *sandbox, const struct error *err)
@@ -290,22 +293,26 @@ static void on_machine_runs(int status, const char *data, size_t size, const str
 	introduce(sandbox);
 }
 
-static json_t *load_request(const struct sandbox *sandbox, const struct template *template)
+/* By the names that the monitor's jail has for them. */
+static json_t *load_request(void)
+{
+	return json_pack("{s:s,s:{s:s,s:s},s:b,s:[{s:s,s:s,s:[s],s:s}],s:{s:s},s:{s:s}}", "snapshot_path",
+	                 TEMPLATE_INSIDE "/state", "mem_backend", "backend_type", "File", "backend_path",
+	                 TEMPLATE_INSIDE "/memory", "resume_vm", 1, "drive_overrides", "drive_id", "rootfs",
+	                 "path_on_host", TEMPLATE_INSIDE "/rootfs.ext4", "layers",
+	                 TEMPLATE_INSIDE "/disk.layer", "overlay_path", DISK_INSIDE "/disk.layer",
+	                 "vsock_override", "uds_path", MONITOR_RUN "/vsock.sock", "serial_override",
+	                 "serial_out_path", MONITOR_RUN "/serial.log");
+}
+
+/* What this machine may see from now on: its template, and its own disk. */
+static int show_files(const struct sandbox *sandbox, const struct template *template, struct error *err)
 {
 	char disk[NODE_PATH_MAX];
-	char vsock[NODE_PATH_MAX];
+	int ret = monitor_show(sandbox->monitor, template->directory, TEMPLATE_INSIDE, true, err);
 
 	disk_directory(sandbox, disk);
-	vsock_path(sandbox, vsock);
-	return json_pack("{s:o,s:{s:s,s:o},s:b,s:[{s:s,s:o,s:[o],s:o}],s:{s:s},s:{s:o}}", "snapshot_path",
-	                 json_sprintf("%s/state", template->directory), "mem_backend", "backend_type", "File",
-	                 "backend_path", json_sprintf("%s/memory", template->directory), "resume_vm", 1,
-	                 "drive_overrides", "drive_id", "rootfs", "path_on_host",
-	                 json_sprintf("%s/rootfs.ext4", template->directory), "layers",
-	                 json_sprintf("%s/disk.layer", template->directory), "overlay_path",
-	                 json_sprintf("%s/disk.layer", disk), "vsock_override", "uds_path", vsock,
-	                 "serial_override", "serial_out_path",
-	                 json_sprintf("%s/serial.log", sandbox->directory));
+	return ret < 0 ? ret : monitor_show(sandbox->monitor, disk, DISK_INSIDE, false, err);
 }
 
 /* The journal goes into the shell's directory, which then becomes the sandbox's: with its name it is a
@@ -334,14 +341,13 @@ static void load(struct sandbox *sandbox)
 
 	if (!template)
 		error_set(&err, ENOENT, "the template is gone");
-	if (err.code || take_directory(sandbox, &err) < 0) {
+	if (err.code || take_directory(sandbox, &err) < 0 || show_files(sandbox, template, &err) < 0) {
 		err.code = 500;
 		fail_create(sandbox, &err);
 		return;
 	}
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", load_request(sandbox, template),
-	             on_machine_runs, sandbox);
+	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", load_request(), on_machine_runs, sandbox);
 }
 
 /* No shell was ready: wait for the monitor that was started for this one. */
