@@ -26,6 +26,9 @@ void config_complete(json_t *root);
 /* Refuse members that `known` (ended by NULL) does not name: a misspelt limit must not be a missing one. */
 int config_only_known(const json_t *object, const char *what, const char *const *known, struct error *err);
 
+/* Read a drive's "layers". */
+int config_read_layers(const json_t *object, struct block_config *drive, struct error *err);
+
 /*
  * Read the RateLimiter that is `object`'s member `key`. *ret_present (may be NULL) tells which buckets were
  * given: an update leaves the other one alone.

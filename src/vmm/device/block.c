@@ -489,10 +489,27 @@ static int change_path(struct block *block, const char *path, struct error *err)
 	return open_disk(block, &config, err);
 }
 
-int block_set_path(struct virtio_device *device, const char *path, struct error *err)
+/* Its writes are all in the old stack; what comes goes to the new one. */
+static int change_stack(struct block *block, const struct block_config *config, struct error *err)
+{
+	uint64_t capacity = block->capacity;
+	int ret;
+
+	if (!block->layered)
+		return error_set(err, EINVAL, "drive %s has no layers that could be replaced", block->id);
+	reap(block, true);
+	ret = disk_flush(block->disk);
+	if (ret < 0)
+		return error_errno(err, -ret, "flush drive %s", block->id);
+	ret = open_disk(block, config, err);
+	if (ret == 0 && block->capacity != capacity)
+		log_warn("drive %s has another size with its new layers", block->id);
+	return ret;
+}
+
+static int finish_update(struct virtio_device *device, int ret)
 {
 	struct block *block = block_of(device);
-	int ret = change_path(block, path, err);
 
 	block->metrics.update_count += ret == 0;
 	block->metrics.update_fails += ret < 0;
@@ -502,6 +519,16 @@ int block_set_path(struct virtio_device *device, const char *path, struct error 
 	block->stalled = false;
 	virtio_kick(device, 0);
 	return ret;
+}
+
+int block_set_path(struct virtio_device *device, const char *path, struct error *err)
+{
+	return finish_update(device, change_path(block_of(device), path, err));
+}
+
+int block_set_stack(struct virtio_device *device, const struct block_config *config, struct error *err)
+{
+	return finish_update(device, change_stack(block_of(device), config, err));
 }
 
 /* What is in flight ends now, so that nothing is written into memory that another driver has. */

@@ -57,6 +57,13 @@ void block_set_limits(struct virtio_device *device, const struct token_bucket_co
  */
 int block_set_path(struct virtio_device *device, const char *path, struct error *err);
 
+/*
+ * Replace the stack of a drive with layers: what was its overlay can become a frozen layer under a new one
+ * while the guest goes on (paths and layers of `config` count). 0, or -errno with `err` and the drive as
+ * before.
+ */
+int block_set_stack(struct virtio_device *device, const struct block_config *config, struct error *err);
+
 /* virtio-vsock (5.10) bridged to unix sockets by Firecracker's hybrid protocol. */
 struct virtio_device *vsock_new(const struct vsock_config *config, const struct guest_memory *memory,
                                 struct loop *loop, struct error *err);
