@@ -28,11 +28,17 @@ static struct template *template_of(const struct sandbox *sandbox)
 	return template_find(sandbox->node, sandbox->build_id);
 }
 
+static void take_up_resume(struct sandbox *sandbox);
+
 static void finish(struct saving *saving, const struct error *err)
 {
-	saving->sandbox->busy = false;
+	struct sandbox *sandbox = saving->sandbox;
+
+	sandbox->busy = false;
+	sandbox->pausing = false;
 	saving->done(saving->context, err);
 	free(saving);
+	take_up_resume(sandbox);
 }
 
 static void call_machine(struct saving *saving, const char *method, const char *target, json_t *body,
@@ -206,12 +212,23 @@ void sandbox_pause(struct sandbox *sandbox, node_done_fn *done, void *context)
 	if (!saving)
 		return;
 	saving->pause = true;
+	sandbox->pausing = true;
 	stop_machine(saving);
 }
 
 static void free_monitor(void *context)
 {
 	free(context);
+}
+
+/* What came while it was on its way is dealt with now. */
+static void take_up_resume(struct sandbox *sandbox)
+{
+	node_done_fn *done = sandbox->on_rest;
+
+	sandbox->on_rest = NULL;
+	if (done)
+		sandbox_resume(sandbox, sandbox->rest_end_at_ms, done, sandbox->rest_context);
 }
 
 void sandbox_rest(struct sandbox *sandbox)
@@ -227,7 +244,9 @@ void sandbox_rest(struct sandbox *sandbox)
 	sandbox->monitor = NULL;
 	sandbox->busy = false;
 	log_info("sandbox %s is paused", sandbox->id);
+	sandbox->pausing = false;
 	sandbox_report(sandbox, NULL);
+	take_up_resume(sandbox);
 }
 
 /* --- resume --- */
@@ -236,6 +255,12 @@ void sandbox_resume(struct sandbox *sandbox, int64_t end_at_ms, node_done_fn *do
 {
 	struct error err = { 0 };
 
+	if (sandbox->busy && !sandbox->resuming && sandbox->pausing && !sandbox->on_rest) {
+		sandbox->on_rest = done;
+		sandbox->rest_context = context;
+		sandbox->rest_end_at_ms = end_at_ms;
+		return;
+	}
 	if (!sandbox->paused || sandbox->busy) {
 		refuse(done, context, 409,
 		       sandbox->busy ? "the sandbox is changing its state"

@@ -105,6 +105,9 @@ static void bury(struct sandbox *sandbox)
 	(void)file_remove_tree(path, NULL);
 	drop_unused_template(sandbox->node, sandbox->build_id);
 	sandbox_report(sandbox, &err);
+	if (sandbox->on_rest)
+		sandbox->on_rest(sandbox->rest_context, &err);
+	sandbox->on_rest = NULL;
 	list_for_each_safe (node, &sandbox->killers) {
 		struct killer *killer = list_entry(node, struct killer, link);
 

@@ -16,10 +16,14 @@ struct sandbox {
 	struct list link;
 	struct node *node;
 	struct monitor *monitor;
-	bool running;       /* known to clients, and its machine is there */
-	bool paused;        /* known to clients, and only its files are there */
-	bool busy;          /* on its way from one to the other, or being saved */
-	bool resuming;      /* from its pause, which still counts */
+	bool running;          /* known to clients, and its machine is there */
+	bool paused;           /* known to clients, and only its files are there */
+	bool pausing;          /* busy with that */
+	bool busy;             /* on its way from one to the other, or being saved */
+	bool resuming;         /* from its pause, which still counts */
+	node_done_fn *on_rest; /* a resume that came while it was on its way to its pause */
+	void *rest_context;
+	int64_t rest_end_at_ms;
 	bool auto_pause;    /* at its end, instead of a kill */
 	struct stack stack; /* its own part of memory and disk */
 	bool spare;         /* nobody's yet: restored in advance, and ... */
