@@ -266,6 +266,9 @@ static uint64_t read_address(const unsigned char *at)
 static void acpi_tables_hang_together(void **state)
 {
 	static const unsigned char serial[] = { 0x0c, 0x41, 0xd0, 0x05, 0x01 }; /* EisaId("PNP0501") */
+	static const unsigned char keyboard[] = { 0x47, 1,    0x60, 0,    0x60, 0, 1, 1,    0x47,
+		                                  1,    0x64, 0,    0x64, 0,    1, 1, 0x89, 6,
+		                                  0,    3,    1,    1,    0,    0, 0, 0x79, 0 };
 	static const unsigned char window[] = { 0x86, 9, 0, 1, 0, 0x20, 0, 0xd0, 0, 0x10, 0, 0,
 		                                0x89, 6, 0, 3, 1, 7,    0, 0,    0, 0x79, 0 };
 	struct fixture *fixture = *state;
@@ -292,6 +295,8 @@ static void acpi_tables_hang_together(void **state)
 	scope = (table[37] & 0xfu) | (uint32_t)table[38] << 4 | (uint32_t)table[39] << 12;
 	assert_int_equal(scope, length - 37);
 	assert_non_null(memmem(table, length, serial, sizeof(serial)));
+	/* Its two ports and its interrupt. */
+	assert_non_null(memmem(table, length, keyboard, sizeof(keyboard)));
 	/* The third device: its window, its interrupt, the end tag. */
 	assert_non_null(memmem(table, length, window, sizeof(window)));
 	assert_null(memmem(table, length, "V003", 4));
