@@ -324,6 +324,39 @@ static void registers_out_of_order_do_no_harm(void **state)
 	assert_int_equal(request(fixture, 0, 0, 512, true), 0);
 }
 
+/* The used ring begins in memory and ends behind it: what is behind must not even be noted as written. */
+static void rings_over_the_end_mark_nothing(void **state)
+{
+	struct fixture *fixture = *state;
+	/* Of exactly as many bytes as memory has pages for, for ASan. */
+	uint8_t *dirty = calloc(1, MEMORY_SIZE / GUEST_PAGE / 8);
+
+	assert_non_null(dirty);
+	fixture->memory.dirty = dirty;
+	drive(fixture);
+	reg_write(fixture, 0x070, 0);
+	reg_write(fixture, 0x070, 3);
+	reg_write(fixture, 0x024, 1);
+	reg_write(fixture, 0x020, 1);
+	reg_write(fixture, 0x070, 11);
+	reg_write(fixture, 0x038, 256);
+	reg_write(fixture, 0x080, DESC);
+	reg_write(fixture, 0x090, AVAIL);
+	reg_write(fixture, 0x0a0, MEMORY_BASE + MEMORY_SIZE - 4);
+	reg_write(fixture, 0x044, 1);
+	reg_write(fixture, 0x070, 15);
+	assert_int_equal(reg_read(fixture, 0x070) & 64, 64);
+	drive(fixture);
+	assert_int_equal(request(fixture, 0, 0, 512, true), 0);
+	/* What was written is noted: used ring, data, status. */
+	assert_true(dirty[4 / 8] & 1u << 4 % 8);
+	assert_true(dirty[8 / 8] & 1u << 8 % 8);
+	assert_true(dirty[6 / 8] & 1u << 6 % 8);
+	reg_write(fixture, 0x070, 0);
+	fixture->memory.dirty = NULL;
+	free(dirty);
+}
+
 static void state_survives_a_new_device(void **state)
 {
 	struct fixture *fixture = *state;
@@ -380,6 +413,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(requests_outside_of_the_disk_fail, setup, teardown),
 		cmocka_unit_test_setup_teardown(rule_breakers_break_only_their_device, setup, teardown),
 		cmocka_unit_test_setup_teardown(registers_out_of_order_do_no_harm, setup, teardown),
+		cmocka_unit_test_setup_teardown(rings_over_the_end_mark_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(state_survives_a_new_device, setup, teardown),
 		cmocka_unit_test(the_serial_port_is_bounded),
 	};
