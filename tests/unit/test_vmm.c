@@ -17,6 +17,7 @@
 #include "base/base.h"
 #include "vmm/boot/boot.h"
 #include "vmm/config/config.h"
+#include "vmm/kvm/state_internal.h"
 #include "vmm/layout.h"
 #include "vmm/snapshot/snapshot.h"
 
@@ -237,6 +238,60 @@ static unsigned byte_sum(const unsigned char *data, size_t size)
 	return sum & 0xff;
 }
 
+/* A saved vCPU with one CPUID entry and two MSRs, the second of which is as given. Returns its size. */
+static size_t saved_vcpu(unsigned char *to, uint32_t msr)
+{
+	struct vcpu_state state = { .cpuid_count = 1, .msr_count = 2, .xsave_size = 4096 };
+	struct kvm_msr_entry msrs[2] = { { .index = 0x10 }, { .index = msr } };
+	size_t at = sizeof(state) + sizeof(struct kvm_cpuid_entry2);
+
+	memset(to, 0, at + sizeof(msrs) + state.xsave_size);
+	memcpy(to, &state, sizeof(state));
+	memcpy(to + at, msrs, sizeof(msrs));
+	return at + sizeof(msrs) + state.xsave_size;
+}
+
+static void saved_vcpus_are_checked(void **state)
+{
+	struct vcpu_scratch *scratch = calloc(1, sizeof(*scratch));
+	unsigned char *saved = malloc(65536);
+	size_t size;
+	uint32_t count = UINT32_MAX;
+	struct vm_state vm = { .irqchips = { { .chip_id = 0 }, { .chip_id = 1 }, { .chip_id = 2 } } };
+	struct vm_state parsed;
+	struct error err;
+
+	(void)state;
+	assert_non_null(saved);
+	assert_non_null(scratch);
+	size = saved_vcpu(saved, 0xc0000082);
+	assert_int_equal(vcpu_parse_state(saved, size, 4096, scratch, &err), 0);
+	assert_int_equal(scratch->msrs.nmsrs, 2);
+	assert_int_equal(scratch->msrs.entries[1].index, 0xc0000082);
+	assert_int_equal(scratch->cpuid.nent, 1);
+	assert_int_equal(vcpu_parse_state(saved, size, 4097, scratch, &err), -EINVAL);
+	assert_int_equal(vcpu_parse_state(saved, size - 1, 4096, scratch, &err), -EINVAL);
+	assert_int_equal(vcpu_parse_state(saved, size + 1, 4096, scratch, &err), -EINVAL);
+	assert_int_equal(vcpu_parse_state(saved, 8, 4096, scratch, &err), -EINVAL);
+	/* Counts whose sum of sizes would wrap or leave our arrays. */
+	for (size_t at = 0; at < 12; at += 4) {
+		(void)saved_vcpu(saved, 0x10);
+		memcpy(saved + at, &count, sizeof(count));
+		assert_int_equal(vcpu_parse_state(saved, size, 4096, scratch, &err), -EINVAL);
+	}
+	/* What a guest may not have set: here the host's microcode update. */
+	(void)saved_vcpu(saved, 0x79);
+	assert_int_equal(vcpu_parse_state(saved, size, 4096, scratch, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "0x79"));
+
+	assert_int_equal(vm_parse_state(&vm, sizeof(vm), &parsed, &err), 0);
+	assert_int_equal(vm_parse_state(&vm, sizeof(vm) - 1, &parsed, &err), -EINVAL);
+	vm.irqchips[2].chip_id = 1;
+	assert_int_equal(vm_parse_state(&vm, sizeof(vm), &parsed, &err), -EINVAL);
+	free(saved);
+	free(scratch);
+}
+
 /* An ACPI table by its address, checked for name and checksum. */
 static const unsigned char *acpi_table(struct fixture *fixture, uint64_t gpa, const char *signature,
                                        uint32_t *ret_length)
@@ -348,6 +403,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(kernels_that_lie_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_zero_page_maps_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_mp_table_adds_up, setup, teardown),
+		cmocka_unit_test(saved_vcpus_are_checked),
 		cmocka_unit_test_setup_teardown(acpi_tables_hang_together, setup, teardown),
 		cmocka_unit_test_setup_teardown(configurations_are_checked_by_name, setup, teardown),
 	};
