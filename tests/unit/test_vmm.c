@@ -215,6 +215,23 @@ static void configurations_are_checked_by_name(void **state)
 	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"drives\":[{\"drive_id\":\"a\","
 	              "\"path_on_host\":\"/d\",\"is_root_device\":true,\"layers\":[1]}]}",
 	              "must be strings");
+	/* One name for two of a kind, where a root device has changed the order; of two kinds it may be. */
+	expect_config(fixture,
+	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"drives\":["
+	              "{\"drive_id\":\"a\",\"path_on_host\":\"/d\",\"is_root_device\":false},"
+	              "{\"drive_id\":\"b\",\"path_on_host\":\"/d\",\"is_root_device\":true},"
+	              "{\"drive_id\":\"a\",\"path_on_host\":\"/d\",\"is_root_device\":false}]}",
+	              "two drives a");
+	expect_config(fixture,
+	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"network-interfaces\":["
+	              "{\"iface_id\":\"a\",\"host_dev_name\":\"s\"},"
+	              "{\"iface_id\":\"a\",\"host_dev_name\":\"t\"}]}",
+	              "two interfaces a");
+	expect_config(fixture,
+	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"drives\":["
+	              "{\"drive_id\":\"a\",\"path_on_host\":\"/d\",\"is_root_device\":true}],"
+	              "\"network-interfaces\":[{\"iface_id\":\"a\",\"host_dev_name\":\"t\"}]}",
+	              NULL);
 	expect_config(fixture, "{\"boot-source\"", "invalid JSON");
 }
 
