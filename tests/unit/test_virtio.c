@@ -8,11 +8,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 #include <cmocka.h>
 
 #include "base/base.h"
 #include "vmm/device/device.h"
+#include "vmm/device/virtio_internal.h"
 
 #include "remake.h"
 
@@ -357,6 +360,111 @@ static void rings_over_the_end_mark_nothing(void **state)
 	free(dirty);
 }
 
+#define RELAYS 1000
+
+static void free_block(void *context)
+{
+	virtio_free(((struct fixture *)context)->device);
+}
+
+static void kick_and_count(void *context)
+{
+	struct fixture *fixture = context;
+
+	virtio_kick(fixture->device, 0);
+	fixture->used_seen = fixture->device->queues[0].next_used;
+}
+
+/*
+ * A guest that has more and more to do, without a hand of its own: each sector that is read goes over the
+ * ring and the request's header, and asks for the next. Others must have a turn all the same.
+ */
+static void a_flood_lets_others_in(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned char *sectors = calloc(RELAYS, 512);
+	struct error err;
+
+	assert_non_null(sectors);
+	for (uint64_t n = 0; n < RELAYS; n++) {
+		uint16_t index = (uint16_t)(n + 2 < RELAYS ? n + 2 : RELAYS);
+		uint64_t next = n + 1;
+
+		memcpy(sectors + n * 512 + 2, &index, sizeof(index));
+		memcpy(sectors + n * 512 + 0x40 + 8, &next, sizeof(next));
+	}
+	loop_call(fixture->loop, free_block, fixture);
+	assert_int_equal(unlink(fixture->overlay), 0);
+	assert_int_equal(file_write_atomic(fixture->image, sectors, RELAYS * 512ul, 0600, &err), 0);
+	free(sectors);
+	loop_call(fixture->loop, make_block, fixture);
+	drive(fixture);
+	set_desc(fixture, 0, AVAIL + 0x40, 16, DESC_NEXT, 1);
+	set_desc(fixture, 1, AVAIL, 512, DESC_NEXT | DESC_WRITE, 2);
+	set_desc(fixture, 2, STATUS, 1, DESC_WRITE, 0);
+	((uint16_t *)at(fixture, AVAIL))[1] = 1;
+	loop_call(fixture->loop, kick_and_count, fixture);
+	assert_int_equal(fixture->used_seen, VIRTIO_BATCH);
+	/* It is not forgotten either. */
+	for (int i = 0; i < 5000 && ((uint16_t *)at(fixture, USED))[1] != RELAYS; i++)
+		(void)usleep(1000);
+	assert_int_equal(((uint16_t *)at(fixture, USED))[1], RELAYS);
+	assert_int_equal(reg_read(fixture, 0x070), 15);
+}
+
+struct borrow {
+	struct loop *loop;
+	int event;
+	pthread_t thread;
+	_Atomic bool borrowed;
+	bool overlapped;
+	bool nested;
+};
+
+static void on_borrow_event(void *context, uint32_t events)
+{
+	struct borrow *borrow = context;
+
+	(void)events;
+	borrow->overlapped |= borrow->borrowed;
+	loop_stop(borrow->loop);
+}
+
+static void nested_call(void *context)
+{
+	((struct borrow *)context)->nested = true;
+}
+
+/* The loop's thread comes while a call is made in its place: there must not be two. */
+static void call_in_its_place(void *context)
+{
+	struct borrow *borrow = context;
+
+	borrow->borrowed = true;
+	assert_int_equal(pthread_create(&borrow->thread, NULL, run_loop, borrow->loop), 0);
+	(void)usleep(50000);
+	loop_call(borrow->loop, nested_call, borrow);
+	borrow->borrowed = false;
+}
+
+static void a_loop_has_one_thread_at_a_time(void **state)
+{
+	struct borrow borrow = { .loop = loop_new(NULL), .event = eventfd(1, EFD_CLOEXEC) };
+	struct loop_source *source;
+
+	(void)state;
+	assert_non_null(borrow.loop);
+	source = loop_watch(borrow.loop, borrow.event, EPOLLIN, on_borrow_event, &borrow, NULL);
+	assert_non_null(source);
+	loop_call(borrow.loop, call_in_its_place, &borrow);
+	assert_int_equal(pthread_join(borrow.thread, NULL), 0);
+	assert_true(borrow.nested);
+	assert_false(borrow.overlapped);
+	loop_unwatch(source);
+	loop_free(borrow.loop);
+	close(borrow.event);
+}
+
 static void state_survives_a_new_device(void **state)
 {
 	struct fixture *fixture = *state;
@@ -414,6 +522,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(rule_breakers_break_only_their_device, setup, teardown),
 		cmocka_unit_test_setup_teardown(registers_out_of_order_do_no_harm, setup, teardown),
 		cmocka_unit_test_setup_teardown(rings_over_the_end_mark_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_flood_lets_others_in, setup, teardown),
+		cmocka_unit_test(a_loop_has_one_thread_at_a_time),
 		cmocka_unit_test_setup_teardown(state_survives_a_new_device, setup, teardown),
 		cmocka_unit_test(the_serial_port_is_bounded),
 	};
