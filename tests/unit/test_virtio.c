@@ -364,6 +364,33 @@ static void rings_over_the_end_mark_nothing(void **state)
 	free(dirty);
 }
 
+/* An interrupt that was raised, but not delivered, when the state was saved. */
+static void the_serial_port_raises_it_again(void **state)
+{
+	cleanup_buffer struct buffer saved = BUFFER_INIT;
+	struct serial *serial = serial_new(-1, 0, NULL, NULL);
+	struct serial *other = serial_new(-1, 0, NULL, NULL);
+	uint64_t count;
+
+	(void)state;
+	assert_non_null(serial);
+	assert_non_null(other);
+	serial_notify(serial);
+	assert_true(read(serial_irq(serial), &count, sizeof(count)) < 0);
+	serial_write(serial, 1, 0x02);
+	assert_int_equal(serial_save(serial, &saved, NULL), 0);
+	assert_int_equal(serial_restore(other, saved.data, saved.size, NULL), 0);
+	assert_true(read(serial_irq(other), &count, sizeof(count)) < 0);
+	serial_notify(other);
+	assert_int_equal(read(serial_irq(other), &count, sizeof(count)), sizeof(count));
+	assert_int_equal(serial_read(other, 2) & 0x0f, 0x02);
+	/* Once it was seen there is none. */
+	serial_notify(other);
+	assert_true(read(serial_irq(other), &count, sizeof(count)) < 0);
+	serial_free(serial);
+	serial_free(other);
+}
+
 #define RELAYS 1000
 
 static void free_block(void *context)
@@ -530,6 +557,7 @@ int main(void)
 		cmocka_unit_test(a_loop_has_one_thread_at_a_time),
 		cmocka_unit_test_setup_teardown(state_survives_a_new_device, setup, teardown),
 		cmocka_unit_test(the_serial_port_is_bounded),
+		cmocka_unit_test(the_serial_port_raises_it_again),
 	};
 
 	return cmocka_run_group_tests_name("virtio", tests, NULL, NULL);

@@ -187,6 +187,9 @@ void serial_write(struct serial *serial, unsigned reg, uint8_t value);
 int serial_save(struct serial *serial, struct buffer *to, struct error *err);
 int serial_restore(struct serial *serial, const void *data, size_t size, struct error *err);
 
+/* Raise the interrupt again that was on its way when the state was saved: when the chips were restored. */
+void serial_notify(struct serial *serial);
+
 /*
  * i8042: the keyboard controller, at its ports, with a keyboard. `irq` is an eventfd behind GSI 1. Any thread
  * may call.

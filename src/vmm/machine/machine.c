@@ -119,11 +119,23 @@ static int on_started(void *context, struct error *err)
 
 /* --- making --- */
 
+/* A pipe that nobody reads must not stop us here, nor a vCPU later; as in Firecracker it may get a reader. */
+static int open_serial_output(const char *path)
+{
+	int fd;
+
+	if (!path)
+		return fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0600);
+	if (fd < 0 && errno == ENXIO)
+		fd = open(path, O_RDWR | O_APPEND | O_NONBLOCK | O_CLOEXEC);
+	return fd;
+}
+
 static int open_serial(struct machine *machine, const struct machine_config *config, struct error *err)
 {
 	const char *path = config->serial_out_path;
-	int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)
-	              : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	int fd = open_serial_output(path);
 
 	if (fd < 0)
 		return error_errno(err, errno, "open serial output %s", path ? path : "(standard output)");
@@ -418,6 +430,7 @@ int machine_restore(struct machine *machine, const struct machine_config *config
 	trace_step(machine, "map the working set");
 	generation_renew(&machine->memory);
 	generation_notify(&machine->generation);
+	serial_notify(machine->serial);
 	i8042_notify(machine->keyboard);
 	machine->state = MACHINE_PAUSED;
 	return 0;
