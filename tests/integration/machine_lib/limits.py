@@ -1,0 +1,85 @@
+"""Rate limits of drives and entropy, measured from inside against this machine's clock."""
+
+import time
+
+from harness import Machine, Unexpected, check, make_file
+
+MIB = 1 << 20
+TOLERANCE = 0.05
+
+
+def measure(machine, path, verb, size, drain, count):
+    """Requests per second, without the first `drain`: they empty a bucket that is full."""
+    with machine.command("guest_shell io %s %s %d %d %d" % (path, verb, size, drain, count)) as stream:
+        data = b""
+        while not data.startswith(b"start\n"):
+            piece = stream.recv(100)
+            if not piece:
+                raise Unexpected("io ended: %r" % data)
+            data += piece
+        begin = time.monotonic()
+        while b"end\n" not in data:
+            piece = stream.recv(100)
+            if not piece:
+                raise Unexpected("io ended: %r" % data)
+            data += piece
+        return count / (time.monotonic() - begin)
+
+
+def rate(name, machine, path, verb, size, drain, count, wanted):
+    """One request more or less than the clock's share is in `TOLERANCE`."""
+    seen = measure(machine, path, verb, size, drain, count)
+    check("%s: %.0f requests of %d bytes a second" % (name, wanted, size), abs(seen - wanted) <= TOLERANCE * wanted,
+          "%.2f, %.1f %% off" % (seen, 100 * (seen - wanted) / wanted))
+
+
+def bucket(size, milliseconds=1000, burst=0):
+    return {"size": size, "refill_time": milliseconds, "one_time_burst": burst}
+
+
+def drive_limits(engine="Sync"):
+    """Limits of a drive: bandwidth, operations, and their change at run time."""
+    path = make_file("limit.img", 16 * MIB)
+    machine = Machine().boot(drives=[{"drive_id": "d", "path_on_host": path, "io_engine": engine,
+                                      "rate_limiter": {"bandwidth": bucket(MIB // 2, 500)}}])
+    rate("bandwidth, reads", machine, "/dev/vda", "read", 16384, 40, 130, 64)
+    rate("bandwidth, writes", machine, "/dev/vda", "write", 65536, 10, 35, 16)
+
+    def patch(**limits):
+        machine.patch("/drives/d", {"drive_id": "d", "rate_limiter": limits})
+
+    patch(bandwidth=bucket(0, 0), ops=bucket(10, 100))
+    rate("operations, reads", machine, "/dev/vda", "read", 4096, 20, 200, 100)
+    patch(ops=bucket(20, 500))
+    rate("operations, a slower bucket", machine, "/dev/vda", "write", 4096, 25, 80, 40)
+    patch(bandwidth=bucket(2 * MIB, 1000), ops=bucket(50, 1000))
+    rate("both: the tighter one holds", machine, "/dev/vda", "read", 4096, 60, 100, 50)
+    patch(bandwidth=bucket(0, 0), ops=bucket(0, 0))
+    seen = measure(machine, "/dev/vda", "read", 4096, 0, 300)
+    check("limits that were taken away do not hold", seen > 110, seen)
+    throttled = machine.api("GET", "/metrics")[1]
+    check("throttling is counted", "rate_limiter_throttled_events{machine=\"%s\",device=\"d\"} 0\n" % machine.id not in throttled)
+    patch(ops=bucket(5, 5000))
+    # A guest that waits for tokens is paused and goes on.
+    with machine.command("guest_shell io /dev/vda read 4096 6 2") as stream:
+        time.sleep(0.3)
+        begin = time.monotonic()
+        machine.pause()
+        check("a pause does not wait for tokens", time.monotonic() - begin < 1, time.monotonic() - begin)
+        machine.resume()
+        data = b""
+        while b"exit" not in data:
+            data += stream.recv(100)
+        check("and the requests are answered", b"end\n" in data and b"exit 0" in data, data)
+
+
+def entropy_limits():
+    """Limits of the entropy device."""
+    machine = Machine().configure(entropy=False)
+    machine.put("/entropy", {"rate_limiter": {"bandwidth": bucket(4000, 1000)}})
+    machine.start().wait()
+    # The guest's driver asks for as much as its buffer holds: bytes are what counts.
+    rate("entropy", machine, "/dev/hwrng", "read", 400, 30, 25, 10)
+
+
+PARTS = [drive_limits, entropy_limits]
