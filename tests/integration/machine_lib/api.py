@@ -3,7 +3,7 @@
 import json
 import socket
 
-from harness import Machine, Settings, check, equal, make_file, until
+from harness import Machine, Settings, check, equal, make_file, ready, until
 
 AFTER = "The requested operation is not supported after starting the microVM."
 BEFORE = "The requested operation is not supported before starting the microVM."
@@ -156,7 +156,7 @@ def before():
 
 def after():
     """What a started guest's machine refuses, and its states."""
-    machine = Machine().boot()
+    machine = Machine.load(ready()[0])
     for name, method, path, body in (
             ("machine-config", "PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": 128}),
             ("machine-config", "PATCH", "/machine-config", {"vcpu_count": 1}),

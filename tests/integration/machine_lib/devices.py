@@ -5,8 +5,8 @@ import os
 import socket
 import threading
 
-from harness import (SHELL_PORT, Machine, Settings, Unexpected, allocated, check, equal, exited, finish, make_file, receive,
-                     until)
+from harness import (SHELL_PORT, Machine, Settings, Unexpected, allocated, check, equal, exited, finish, make_file, ready,
+                     receive, until)
 
 MIB = 1 << 20
 
@@ -124,9 +124,10 @@ def entropy():
     # The end: by panic, which resets by i8042.
     with machine.command("kill -9 -1; kill -SEGV 1; echo c >/proc/sysrq-trigger; sleep 1; reboot -f"):
         equal("a panic ends the monitor", exited(machine.process), 0)
-    triple = Machine().boot(args="reboot=t")
+    triple = Machine.load(ready()[0])
+    triple.out("echo triple >/sys/kernel/reboot/type")
     equal("a triple fault ends it too", reboot(triple), 0)
-    off = Machine().boot()
+    off = Machine.load(ready()[0])
     with off.command("poweroff -f"):
         # Without a way to switch off Linux halts; SIGTERM must still work.
         check("a guest that halts does not end by itself with a failure", exited(off.process, 2) in (None, 0))
@@ -172,8 +173,7 @@ class Listener:
 
 def vsock_host():
     """vsock: connections from the host."""
-    machine = Machine().boot()
-    machine.out("guest_shell echo 1000 >/dev/null 2>&1 </dev/null & sleep 0.2")
+    machine = Machine.load(ready()[0])
     data = os.urandom(10 * MIB)
     # The host has no more to say, the guest answers at length; and the other way round.
     equal("10 MiB to the guest, then half-closed", machine.out("md5sum", given=data).split()[0], md5(data))
@@ -231,7 +231,7 @@ def vsock_host():
 
 def vsock_guest():
     """vsock: connections from the guest."""
-    machine = Machine().boot()
+    machine = Machine.load(ready()[0])
     sums = {}
 
     def take(stream):

@@ -46,7 +46,7 @@ def vcpus_16():
 
 def high_memory():
     """Memory above 4 GiB."""
-    machine = Machine().boot(memory=4608)
+    machine = Machine().boot(memory=4608, huge_pages="Transparent")
     regions = machine.out("grep 'System RAM' /proc/iomem").split("\n")
     equal("4608 MiB: the region above 4 GiB has what the hole took", regions[-1].strip(), "100000000-15fffffff : System RAM")
     total = int(machine.out("awk '/MemTotal/ {print $2}' /proc/meminfo")) >> 10
