@@ -76,6 +76,9 @@ def fuzzed():
     machine = bare("fuzz 9 100000000")
     time.sleep(0.5)
     quick("in the middle of it", machine)
+    counts = {line.split("{")[0]: int(line.split()[-1]) for line in machine.api("GET", "/metrics")[1].splitlines()}
+    check("they reach the devices", counts["atoll_vmm_vcpu_exit_mmio_write"] > 500 and
+          counts["atoll_vmm_block_queue_event_count"] > 0, counts)
     snapshot = machine.snapshot("fuzz")
     machine.close()
     copy = Machine()
