@@ -15,22 +15,22 @@
 #include "base/base.h"
 #include "cli/request.h"
 
-/* Run a script whose last line of output is a path. Its progress goes to our standard error. */
-static int run_script(const char *command, char path[512], struct error *err)
+/* Run a script and keep the last line of its output. Its progress goes to our standard error. */
+static int run_script(const char *command, char ret_line[512], struct error *err)
 {
 	FILE *pipe = popen(command, "r");
 	char line[512];
 	int status;
 
-	path[0] = '\0';
+	ret_line[0] = '\0';
 	if (!pipe)
 		return error_errno(err, errno, "run %s", command);
 	while (fgets(line, sizeof(line), pipe)) {
 		line[strcspn(line, "\n")] = '\0';
-		(void)snprintf(path, 512, "%s", line);
+		(void)snprintf(ret_line, 512, "%s", line);
 	}
 	status = pclose(pipe);
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || path[0] != '/')
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || !ret_line[0])
 		return error_set(err, EIO, "%s failed", command);
 	return 0;
 }
@@ -44,6 +44,7 @@ static int describe(const struct cli_places *places, const char *name, json_t **
 	char command[700];
 	char kernel[512];
 	char rootfs[512];
+	char version[512];
 	int ret;
 
 	(void)snprintf(command, sizeof(command), "%s/guest/templates/%s/template.json", places->source, name);
@@ -61,9 +62,14 @@ static int describe(const struct cli_places *places, const char *name, json_t **
 	ret = run_script(command, rootfs, err);
 	if (ret < 0)
 		return ret;
-	/* What it is made from: the same again needs no new snapshot. */
-	(void)json_object_set_new(request, "source",
-	                          json_sprintf("%s+%s", strrchr(kernel, '/') + 1, strrchr(rootfs, '/') + 1));
+	(void)snprintf(command, sizeof(command), "'%s/atoll-vmm' --snapshot-version", places->bin);
+	ret = run_script(command, version, err);
+	if (ret < 0)
+		return ret;
+	/* What it is made from, and the form of its snapshot: the same again needs no new one. */
+	(void)json_object_set_new(
+	        request, "source",
+	        json_sprintf("%s+%s+%s", strrchr(kernel, '/') + 1, strrchr(rootfs, '/') + 1, version));
 	(void)json_object_set_new(request, "rootfs", json_string(rootfs));
 	(void)json_object_set_new(request, "kernel", json_sprintf("%s/vmlinux", kernel));
 	(void)snprintf(command, sizeof(command), "%s/initrd", kernel);

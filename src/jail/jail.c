@@ -99,6 +99,8 @@ static int enter_root(const struct jail *jail, int directory, struct jail_made *
 		return ret;
 	for (size_t i = 0; ret == 0 && i < jail->bind_count; i++)
 		ret = mounts_bind(root, &jail->binds[i], made, err);
+	if (ret == 0 && jail->proc)
+		ret = mounts_proc(root, made, err);
 	if (ret == 0)
 		ret = mounts_enter_root(root, err);
 	return ret;

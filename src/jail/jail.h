@@ -51,6 +51,7 @@ struct jail {
 	        *program; /* copied to /NAME in `root`; a caller with a descriptor (fexecve) needs it not */
 	const struct jail_bind *binds;
 	size_t bind_count;
+	bool proc; /* a /proc in it that shows its own processes only: a monitor finds dirty pages there */
 
 	const char *netns; /* network namespace to join, a path; NULL: a new one, empty */
 
@@ -101,3 +102,9 @@ int jail_enter(const struct jail *jail, struct error *err);
 int jail_build(const struct jail *jail, struct jail_made *made, struct error *err);
 int jail_drop(const struct jail *jail, struct error *err);
 void jail_undo(struct jail_made *made);
+
+/*
+ * Show a directory to a process that is in its jail already: its mount point is made there. For root, who
+ * waits a moment. 0, or -errno with `err`.
+ */
+int jail_show(pid_t pid, const struct jail_bind *bind, struct error *err);

@@ -1,10 +1,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -65,23 +68,102 @@ static int make_mount_point(int root, const struct jail_bind *bind, struct jail_
 	return *ret < 0 ? error_errno(err, errno, "make mount point %s", bind->target) : 0;
 }
 
-int mounts_bind(int root, const struct jail_bind *bind, struct jail_made *made, struct error *err)
+int mounts_proc(int root, struct jail_made *made, struct error *err)
+{
+	const struct root_owner owner = { 0, 0, 0555 };
+	cleanup_close int target = -1;
+	cleanup_close int context = -1;
+	cleanup_close int tree = -1;
+	int ret = root_make_directories(root, "proc", &owner, made, &target, err);
+
+	if (ret < 0)
+		return ret;
+	context = fsopen("proc", FSOPEN_CLOEXEC);
+	if (context < 0 || fsconfig(context, FSCONFIG_SET_STRING, "hidepid", "invisible", 0) < 0 ||
+	    fsconfig(context, FSCONFIG_SET_STRING, "subset", "pid", 0) < 0 ||
+	    fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return error_errno(err, errno, "make a /proc for the jail");
+	tree = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	if (tree < 0 ||
+	    move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		return error_errno(err, errno, "mount /proc in the jail");
+	return 0;
+}
+
+/* A tree of the host, with the flags that it shall have, before it can be seen anywhere. */
+static int open_source(const struct jail_bind *bind, struct error *err)
 {
 	struct mount_attr attributes = { .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
-	cleanup_close int tree = -1;
-	cleanup_close int target = -1;
+	int tree;
 
 	if (bind->read_only)
 		attributes.attr_set |= MOUNT_ATTR_RDONLY;
 	if (!bind->executable)
 		attributes.attr_set |= MOUNT_ATTR_NOEXEC;
+	tree = open_tree(AT_FDCWD, bind->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	if (tree >= 0 &&
+	    mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof(attributes)) == 0)
+		return tree;
+	error_errno(err, errno, "take %s into the jail", bind->source);
+	if (tree >= 0)
+		close(tree);
+	return -err->code;
+}
+
+/* In the child: its own view of the file system becomes the jail's. The exit status is an errno. */
+static _Noreturn void show_from_inside(int namespace, int tree, const char *target)
+{
+	int point;
+
+	if (setns(namespace, CLONE_NEWNS) < 0 || (mkdir(target, 0755) < 0 && errno != EEXIST))
+		_exit(errno);
+	point = open(target, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (point < 0 ||
+	    move_mount(tree, "", point, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		_exit(errno);
+	_exit(0);
+}
+
+int jail_show(pid_t pid, const struct jail_bind *bind, struct error *err)
+{
+	cleanup_close int namespace = -1;
+	cleanup_close int tree = open_source(bind, err);
+	char path[64];
+	pid_t child;
+	int status;
+
+	if (tree < 0)
+		return tree;
+	(void)snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)pid);
+	namespace = open(path, O_RDONLY | O_CLOEXEC);
+	if (namespace < 0)
+		return error_errno(err, errno, "open %s", path);
+	/* A process of several threads cannot change its mount namespace: a child does. */
+	child = fork();
+	if (child == 0)
+		show_from_inside(namespace, tree, bind->target);
+	if (child < 0)
+		return error_errno(err, errno, "show %s to the jail", bind->source);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	return error_errno(err, WIFEXITED(status) ? WEXITSTATUS(status) : EIO, "show %s as %s to the jail",
+	                   bind->source, bind->target);
+}
+
+int mounts_bind(int root, const struct jail_bind *bind, struct jail_made *made, struct error *err)
+{
+	cleanup_close int tree = -1;
+	cleanup_close int target = -1;
+
 	if (make_mount_point(root, bind, made, &target, err) < 0)
 		return -err->code;
 	/* By descriptors: no name is looked up twice, and flags are set before it can be seen. */
-	tree = open_tree(AT_FDCWD, bind->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
-	if (tree < 0 ||
-	    mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof(attributes)) < 0 ||
-	    move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+	tree = open_source(bind, err);
+	if (tree < 0)
+		return tree;
+	if (move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
 		return error_errno(err, errno, "mount %s on %s in the jail", bind->source, bind->target);
 	return 0;
 }

@@ -17,6 +17,7 @@ int mounts_unshare(const struct jail *jail, struct error *err);
 /* Mount the directory `root` on itself; *ret, which the caller owns, is the directory in the new mount. */
 int mounts_bind_root(const char *path, int root, int *ret, struct error *err);
 int mounts_enter_root(int root, struct error *err);
+int mounts_proc(int root, struct jail_made *made, struct error *err);
 int mounts_bind(int root, const struct jail_bind *bind, struct jail_made *made, struct error *err);
 
 /* root.c: make and fill the root directory. *ret_root is a descriptor of it, which the caller owns. */

@@ -139,14 +139,15 @@ static int copy_program(const struct jail *jail, struct jail_made *made, int roo
 int root_make(const struct jail *jail, struct jail_made *made, int *ret_root, struct error *err)
 {
 	const struct root_owner plain = { 0, 0, 0755 };
-	const struct root_owner private = { jail->uid, jail->gid, 0700 };
+	/* The group is who may talk to the program. */
+	const struct root_owner private = { jail->uid, jail->gid, 0750 };
 	cleanup_close int root = -1;
 	cleanup_close int run = -1;
 	int start = open(jail->root[0] == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int ret = walk(start, jail->root, &plain, 0, made, &root, err);
 
 	if (ret == 0 &&
-	    (fchownat(root, "", jail->uid, jail->gid, AT_EMPTY_PATH) < 0 || fchmodat(root, ".", 0700, 0) < 0))
+	    (fchownat(root, "", jail->uid, jail->gid, AT_EMPTY_PATH) < 0 || fchmodat(root, ".", 0750, 0) < 0))
 		ret = error_errno(err, errno, "own %s", jail->root);
 	if (ret == 0)
 		ret = root_make_directories(root, "run", &private, made, &run, err);

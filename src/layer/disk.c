@@ -339,6 +339,20 @@ static unsigned block_source(const struct disk *disk, uint64_t block)
 	return source;
 }
 
+/* The first part of a range that lies in one file, as far as neighbours come from the same layer. */
+static struct disk_extent first_extent(const struct disk *disk, uint64_t offset, uint64_t length)
+{
+	uint64_t block = offset / DISK_BLOCK_SIZE;
+	uint64_t run = DISK_BLOCK_SIZE - offset % DISK_BLOCK_SIZE;
+	unsigned source = block_source(disk, block);
+
+	while (run < length && block_source(disk, ++block) == source)
+		run += DISK_BLOCK_SIZE;
+	return (struct disk_extent){ .fd = disk->files[source].fd,
+		                     .offset = disk->files[source].data_offset + offset,
+		                     .length = run < length ? run : length };
+}
+
 int disk_readv(struct disk *disk, const struct iovec *iov, int count, uint64_t offset)
 {
 	struct cursor cursor = { iov, count, 0 };
@@ -346,21 +360,44 @@ int disk_readv(struct disk *disk, const struct iovec *iov, int count, uint64_t o
 	int ret = range_check(disk, offset, length);
 
 	while (ret == 0 && length) {
-		uint64_t block = offset / DISK_BLOCK_SIZE;
-		uint64_t run = DISK_BLOCK_SIZE - offset % DISK_BLOCK_SIZE;
-		unsigned source = block_source(disk, block);
+		struct disk_extent extent = first_extent(disk, offset, length);
 
-		/* Neighbours from the same layer go in one call. */
-		while (run < length && block_source(disk, ++block) == source)
-			run += DISK_BLOCK_SIZE;
-		if (run > length)
-			run = length;
-		ret = cursor_transfer(&cursor, disk->files[source].fd,
-		                      disk->files[source].data_offset + offset, run, false);
-		offset += run;
-		length -= run;
+		ret = cursor_transfer(&cursor, extent.fd, extent.offset, extent.length, false);
+		offset += extent.length;
+		length -= extent.length;
 	}
 	return ret;
+}
+
+int disk_map_read(const struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extents,
+                  int max)
+{
+	int count = 0;
+
+	if (range_check(disk, offset, length) < 0)
+		return -EINVAL;
+	while (length) {
+		if (count == max)
+			return -E2BIG;
+		extents[count] = first_extent(disk, offset, length);
+		offset += extents[count].length;
+		length -= extents[count++].length;
+	}
+	return count;
+}
+
+int disk_map_write(const struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *ret)
+{
+	const struct layer_file *top = &disk->files[disk->count - 1];
+	int err = disk->writable ? range_check(disk, offset, length) : -EROFS;
+
+	if (err < 0)
+		return err;
+	for (uint64_t block = offset / DISK_BLOCK_SIZE; block < block_count(offset + length); block++)
+		if (!file_holds(top, block))
+			return -EAGAIN;
+	*ret = (struct disk_extent){ top->fd, top->data_offset + offset, length };
+	return 0;
 }
 
 static void mark_held(struct disk *disk, uint64_t block)

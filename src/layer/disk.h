@@ -35,6 +35,25 @@ bool disk_writable(const struct disk *disk);
 int disk_readv(struct disk *disk, const struct iovec *iov, int count, uint64_t offset);
 int disk_writev(struct disk *disk, const struct iovec *iov, int count, uint64_t offset);
 
+/* A part of a disk: `length` bytes at `offset` of an open file, which is the disk's. */
+struct disk_extent {
+	int fd;
+	uint64_t offset;
+	uint64_t length;
+};
+
+/*
+ * For asynchronous I/O: where [offset, offset + length) lies. They change nothing, and what they give is
+ * right until the disk is next written, discarded or closed.
+ *
+ * A read takes up to `max` extents, in order: their number, -EINVAL when the range leaves the disk, -E2BIG
+ * when it lies in more pieces. A write is possible in place, as one extent, when the top holds all of its
+ * blocks: 0, -EAGAIN when it does not (then disk_writev), -EINVAL, or -EROFS.
+ */
+int disk_map_read(const struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extents,
+                  int max);
+int disk_map_write(const struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *ret);
+
 /* Make what was written durable: data, then bitmap, so that a crash shows old or new blocks and never a
  * mixture. */
 int disk_flush(struct disk *disk);

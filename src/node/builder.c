@@ -14,6 +14,8 @@
 #include "node/monitor.h"
 #include "node/sandbox.h"
 
+#define BUILD_INSIDE  "/build" /* its directory, in the monitor's jail */
+
 #define BOOT_SECONDS  300 /* under emulation, on a busy machine */
 #define READY_SECONDS 900
 #define READY_MS      1000 /* between two looks */
@@ -53,7 +55,7 @@ struct build {
 
 static void vsock_of(const struct build *build, char path[NODE_PATH_MAX])
 {
-	(void)snprintf(path, NODE_PATH_MAX, "%.200s/vsock.sock", build->run);
+	monitor_vsock_path(build->run, path);
 }
 
 static int64_t elapsed_ms(const struct build *build)
@@ -242,8 +244,8 @@ static void on_paused(int status, const char *data, size_t size, const struct er
 	}
 	build->pending++;
 	monitor_call(build->monitor, "PUT", "/snapshot/create",
-	             json_pack("{s:o,s:o}", "snapshot_path", json_sprintf("%s/state", build->directory),
-	                       "mem_file_path", json_sprintf("%s/memory", build->directory)),
+	             json_pack("{s:s,s:s}", "snapshot_path", BUILD_INSIDE "/state", "mem_file_path",
+	                       BUILD_INSIDE "/memory"),
 	             on_snapshot, build);
 }
 
@@ -375,9 +377,6 @@ static void on_agent_up(void *context, const struct error *err)
 static json_t *boot_request(const struct build *build, unsigned index, const char **method,
                             const char **target)
 {
-	char vsock[NODE_PATH_MAX];
-
-	vsock_of(build, vsock);
 	*method = "PUT";
 	switch (index) {
 	case 0:
@@ -391,27 +390,24 @@ static json_t *boot_request(const struct build *build, unsigned index, const cha
 		 * again at each start, which makes them three times slower. And it takes `rep movsq` apart
 		 * word by word: plain loops copy a page several times faster.
 		 */
-		return json_pack("{s:o,s:o,s:o*}", "kernel_image_path",
-		                 json_sprintf("%s/vmlinux", build->directory), "boot_args",
+		return json_pack("{s:s,s:o,s:s*}", "kernel_image_path", BUILD_INSIDE "/vmlinux", "boot_args",
 		                 json_sprintf("%s%s %s", BOOT_ARGS,
 		                              build->node->emulated ? EMULATED_ARGS : "", build->boot_args),
-		                 "initrd_path",
-		                 build->initrd[0] ? json_sprintf("%s/initrd", build->directory) : NULL);
+		                 "initrd_path", build->initrd[0] ? BUILD_INSIDE "/initrd" : NULL);
 	case 2:
 		*target = "/drives/rootfs";
-		return json_pack("{s:s,s:o,s:b,s:o,s:s}", "drive_id", "rootfs", "path_on_host",
-		                 json_sprintf("%s/rootfs.ext4", build->directory), "is_root_device", 1,
-		                 "overlay_path", json_sprintf("%s/disk.layer", build->directory),
-		                 "cache_type", "Writeback");
+		return json_pack("{s:s,s:s,s:b,s:s,s:s}", "drive_id", "rootfs", "path_on_host",
+		                 BUILD_INSIDE "/rootfs.ext4", "is_root_device", 1, "overlay_path",
+		                 BUILD_INSIDE "/disk.layer", "cache_type", "Writeback");
 	case 3:
 		*target = "/vsock";
-		return json_pack("{s:i,s:s}", "guest_cid", 3, "uds_path", vsock);
+		return json_pack("{s:i,s:s}", "guest_cid", 3, "uds_path", MONITOR_RUN "/vsock.sock");
 	case 4:
 		*target = "/entropy";
 		return json_object();
 	case 5:
 		*target = "/serial";
-		return json_pack("{s:o}", "serial_out_path", json_sprintf("%s/serial.log", build->run));
+		return json_pack("{s:s}", "serial_out_path", MONITOR_RUN "/serial.log");
 	case 6:
 		*target = "/actions";
 		return json_pack("{s:s}", "action_type", "InstanceStart");
@@ -459,10 +455,14 @@ static void wait_for_monitor(uv_timer_t *timer)
 {
 	struct build *build = timer->data;
 
-	if (monitor_ready(build->monitor))
-		configure_next(build);
-	else
+	struct error err = { 0 };
+
+	if (!monitor_ready(build->monitor))
 		(void)uv_timer_start(timer, wait_for_monitor, 20, 0);
+	else if (monitor_show(build->monitor, build->directory, BUILD_INSIDE, false, &err) < 0)
+		fail(build, &err, "start");
+	else
+		configure_next(build);
 }
 
 static void boot(struct build *build)

@@ -68,12 +68,12 @@ static uint64_t process_start_time(pid_t pid)
 
 static _Noreturn void run_child(const struct monitor *monitor, const char *id, unsigned shell_vcpus)
 {
-	const struct jail jail = { .uid = monitor->uid,
-		                   .gid = monitor->node->gid,
-		                   .kvm = monitor->node->kvm };
+	char root[NODE_PATH_MAX + 16];
+	const struct jail jail = {
+		.uid = monitor->uid, .gid = monitor->node->gid, .root = root, .proc = true
+	};
 	char program[NODE_PATH_MAX];
 	char *const empty[] = { NULL };
-	char socket[NODE_PATH_MAX + 16];
 	char log[NODE_PATH_MAX + 16];
 	char vcpus[16];
 	struct error err = { 0 };
@@ -82,7 +82,7 @@ static _Noreturn void run_child(const struct monitor *monitor, const char *id, u
 	int fd;
 
 	(void)snprintf(program, sizeof(program), "%s/atoll-vmm", monitor->node->bin);
-	(void)snprintf(socket, sizeof(socket), "%s/api.sock", monitor->directory);
+	(void)snprintf(root, sizeof(root), "%s/root", monitor->directory);
 	(void)snprintf(log, sizeof(log), "%s/vmm.log", monitor->directory);
 	(void)snprintf(vcpus, sizeof(vcpus), "%u", shell_vcpus);
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
@@ -96,9 +96,9 @@ static _Noreturn void run_child(const struct monitor *monitor, const char *id, u
 		_exit(126);
 	}
 	fexecve(executable,
-	        (char *const *)(uintptr_t)(const char *const[]){ "atoll-vmm", "--api-sock", socket, "--id",
-	                                                         id, shell_vcpus ? "--shell" : NULL, vcpus,
-	                                                         NULL },
+	        (char *const *)(uintptr_t)(const char *const[]){
+	                "atoll-vmm", "--api-sock", MONITOR_RUN "/api.sock", "--id", id,
+	                shell_vcpus ? "--shell" : NULL, vcpus, NULL },
 	        empty);
 	(void)dprintf(STDERR_FILENO, "%s: %s\n", program, strerror(errno));
 	_exit(127);
@@ -141,7 +141,7 @@ int monitor_start(struct monitor *monitor, struct node *node, const char *direct
 	(void)snprintf(monitor->directory, sizeof(monitor->directory), "%s", directory);
 	if (mkdir(directory, 0750) < 0 && errno != EEXIST)
 		return error_errno(err, errno, "make %s", directory);
-	if (chown(directory, monitor->uid, node->gid) < 0)
+	if (chown(directory, 0, node->gid) < 0)
 		return error_errno(err, errno, "own %s", directory);
 	monitor->pid = fork();
 	if (monitor->pid == 0)
@@ -204,7 +204,7 @@ static void log_tail(const char *directory, const char *name)
 void monitor_log_tail(const struct monitor *monitor)
 {
 	log_tail(monitor->directory, "vmm.log");
-	log_tail(monitor->directory, "serial.log");
+	log_tail(monitor->directory, "root" MONITOR_RUN "/serial.log");
 }
 
 /* --- release --- */
@@ -244,6 +244,19 @@ void monitor_release(struct monitor *monitor, void (*closed)(void *context), voi
 	uv_close((uv_handle_t *)&monitor->poll, on_poll_closed);
 }
 
+int monitor_show(const struct monitor *monitor, const char *source, const char *inside, bool read_only,
+                 struct error *err)
+{
+	const struct jail_bind bind = { .source = source, .target = inside, .read_only = read_only };
+
+	return jail_show(monitor->pid, &bind, err);
+}
+
+void monitor_vsock_path(const char *directory, char path[NODE_PATH_MAX])
+{
+	(void)snprintf(path, NODE_PATH_MAX, "%.180s/root" MONITOR_RUN "/vsock.sock", directory);
+}
+
 /* --- the machine API --- */
 
 void monitor_call(struct monitor *monitor, const char *method, const char *target, json_t *body,
@@ -253,7 +266,8 @@ void monitor_call(struct monitor *monitor, const char *method, const char *targe
 	cleanup_free char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
 	json_decref(body);
-	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.90s/api.sock", monitor->directory);
+	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.80s/root" MONITOR_RUN "/api.sock",
+	               monitor->directory);
 	http_call_simple(monitor->node->client, &endpoint, method, target, text, CALL_TIMEOUT_MS, done,
 	                 context);
 }
@@ -264,6 +278,7 @@ bool monitor_ready(const struct monitor *monitor)
 	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	/* The path is there a moment before anyone listens. */
-	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.90s/api.sock", monitor->directory);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/root" MONITOR_RUN "/api.sock",
+	               monitor->directory);
 	return fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
 }

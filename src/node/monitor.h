@@ -1,10 +1,15 @@
 /*
  * monitor: an atoll-vmm process, started by us or by an earlier life of this daemon. It is watched through a
  * pidfd, so that both are alike.
+ *
+ * Its directory holds what is ours (journal, pid, log) and its jail, "root": all that it can see, with its
+ * sockets and its guest's console in MONITOR_RUN, and what monitor_show adds.
  */
 #pragma once
 
 #include "node/node.h"
+
+#define MONITOR_RUN "/run" /* in the jail */
 
 struct monitor {
 	struct node *node;
@@ -15,13 +20,13 @@ struct monitor {
 	int pidfd;
 	uv_poll_t poll;
 	bool watched;
-	char directory[NODE_PATH_MAX]; /* holds api.sock, vsock.sock, logs */
+	char directory[NODE_PATH_MAX];
 	void (*ended)(struct monitor *monitor, void *context);
 	void *context;
 };
 
 /*
- * Start one in `directory` (made, owned by the monitor's own user); `shell_vcpus` as its option. 0, or -errno
+ * Start one in `directory`, which is made; `shell_vcpus` as its option. 0, or -errno
  * with `err`.
  */
 int monitor_start(struct monitor *monitor, struct node *node, const char *directory, const char *id,
@@ -44,6 +49,13 @@ void monitor_release(struct monitor *monitor, void (*closed)(void *context), voi
 /* A request to its machine API: `done` as in http_call_simple. `body` is taken. */
 void monitor_call(struct monitor *monitor, const char *method, const char *target, json_t *body,
                   http_simple_fn *done, void *context);
+
+/* Let it see the directory `source` as `inside`. It listens already. 0, or -errno with `err`. */
+int monitor_show(const struct monitor *monitor, const char *source, const char *inside, bool read_only,
+                 struct error *err);
+
+/* Where the machine in `directory` has its vsock socket, for us and for atoll-api. */
+void monitor_vsock_path(const char *directory, char path[NODE_PATH_MAX]);
 
 /* Kill the monitor that an earlier life of the daemon started in `directory`, if it still runs. */
 int monitor_kill_leftover(const char *directory, struct error *err);

@@ -36,7 +36,6 @@ struct node {
 	uv_timer_t warming; /* until the next one is */
 	unsigned next_slot;
 	gid_t gid; /* group atoll */
-	gid_t kvm; /* group of /dev/kvm */
 };
 
 /* The node API (docs/interfaces.md); `context` is the node. */

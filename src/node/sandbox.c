@@ -12,8 +12,13 @@
 #include "node/journal.h"
 #include "node/pool.h"
 
-#define WARM_MS       150 /* after a create, so that the next spare one is not in its way */
-#define START_WAIT_MS 20  /* between looks whether a fresh monitor's socket is there */
+#define TEMPLATE_INSIDE "/template" /* in the monitor's jail */
+#define DISK_INSIDE     "/disk"
+#define WORKING_SET     "/working-set"
+
+#define WARM_MS         150 /* after a create, so that the next spare one is not in its way */
+#define WARM_DOUBLINGS  9   /* of it after failures: to 77 s */
+#define START_WAIT_MS   20  /* between looks whether a fresh monitor's socket is there */
 
 struct killer {
 	struct list link;
@@ -62,7 +67,7 @@ static void disk_directory(const struct sandbox *sandbox, char path[NODE_PATH_MA
 
 static void vsock_path(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
 {
-	(void)snprintf(path, NODE_PATH_MAX, "%.200s/vsock.sock", sandbox->directory);
+	monitor_vsock_path(sandbox->directory, path);
 }
 
 static void report_created(struct sandbox *sandbox, const struct error *err)
@@ -101,6 +106,19 @@ static void bury(struct sandbox *sandbox)
 	free_if_done(sandbox);
 }
 
+/* A template from which nothing can be restored is tried ever more rarely: each try costs others. */
+static void note_spare(const struct sandbox *sandbox, bool warm)
+{
+	struct template *template = template_find(sandbox->node, sandbox->build_id);
+	unsigned doublings;
+
+	if (!template || (sandbox->warm && !warm))
+		return;
+	template->warm_failures = warm ? 0 : template->warm_failures + 1;
+	doublings = template->warm_failures < WARM_DOUBLINGS ? template->warm_failures : WARM_DOUBLINGS;
+	template->warm_after_us = warm ? 0 : time_monotonic_us() + ((int64_t)WARM_MS * 1000 << doublings);
+}
+
 static void on_monitor_end(struct monitor *monitor, void *context)
 {
 	struct sandbox *sandbox = context;
@@ -108,8 +126,10 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 	if (sandbox->on_created)
 		monitor_log_tail(monitor);
 	log_info("sandbox %s has ended", sandbox->id);
-	if (sandbox->spare)
+	if (sandbox->spare) {
+		note_spare(sandbox, false);
 		sandboxes_warm_up(sandbox->node);
+	}
 	bury(sandbox);
 }
 
@@ -187,7 +207,9 @@ static void on_warm(int status, const char *data, size_t size, const struct erro
 	if (!answer_counts(sandbox))
 		return;
 	sandbox->warm = status == 204;
-	if (!sandbox->warm)
+	if (sandbox->warm)
+		note_spare(sandbox, true);
+	else
 		monitor_kill(sandbox->monitor);
 	sandboxes_warm_up(sandbox->node);
 }
@@ -199,15 +221,45 @@ static void put_aside(struct sandbox *sandbox)
 	             sandbox);
 }
 
+static void on_recorded(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct sandbox *sandbox = context;
+	struct template *template = template_find(sandbox->node, sandbox->build_id);
+	char path[NODE_PATH_MAX];
+
+	(void)data;
+	(void)size;
+	(void)err;
+	if (!answer_counts(sandbox))
+		return;
+	disk_directory(sandbox, path);
+	(void)strncat(path, WORKING_SET, sizeof(path) - strlen(path) - 1);
+	if (template && status == 204)
+		template_take_working_set(template, path, sandbox->monitor->uid);
+	(void)unlink(path);
+	put_aside(sandbox);
+}
+
+/* The first that has rehearsed tells which pages that takes: later ones have them mapped ahead. */
+static void record_working_set(struct sandbox *sandbox)
+{
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PUT", "/snapshot/working-set",
+	             json_pack("{s:s}", "working_set_path", DISK_INSIDE WORKING_SET), on_recorded, sandbox);
+}
+
 static void on_rehearsed(void *context, int exit_code, const struct error *err)
 {
 	struct sandbox *sandbox = context;
+	const struct template *template = template_find(sandbox->node, sandbox->build_id);
 
 	(void)exit_code;
 	if (!answer_counts(sandbox))
 		return;
 	if (err)
 		fail_create(sandbox, err);
+	else if (template && !template->has_working_set)
+		record_working_set(sandbox);
 	else
 		put_aside(sandbox);
 }
@@ -290,22 +342,28 @@ static void on_machine_runs(int status, const char *data, size_t size, const str
 	introduce(sandbox);
 }
 
-static json_t *load_request(const struct sandbox *sandbox, const struct template *template)
+/* By the names that the monitor's jail has for them. */
+static json_t *load_request(const struct template *template)
+{
+	return json_pack("{s:s,s:s*,s:{s:s,s:s},s:b,s:[{s:s,s:s,s:[s],s:s}],s:{s:s},s:{s:s}}",
+	                 "snapshot_path", TEMPLATE_INSIDE "/state", "working_set_path",
+	                 template->has_working_set ? TEMPLATE_INSIDE WORKING_SET : NULL, "mem_backend",
+	                 "backend_type", "File", "backend_path", TEMPLATE_INSIDE "/memory", "resume_vm", 1,
+	                 "drive_overrides", "drive_id", "rootfs", "path_on_host",
+	                 TEMPLATE_INSIDE "/rootfs.ext4", "layers", TEMPLATE_INSIDE "/disk.layer",
+	                 "overlay_path", DISK_INSIDE "/disk.layer", "vsock_override", "uds_path",
+	                 MONITOR_RUN "/vsock.sock", "serial_override", "serial_out_path",
+	                 MONITOR_RUN "/serial.log");
+}
+
+/* What this machine may see from now on: its template, and its own disk. */
+static int show_files(const struct sandbox *sandbox, const struct template *template, struct error *err)
 {
 	char disk[NODE_PATH_MAX];
-	char vsock[NODE_PATH_MAX];
+	int ret = monitor_show(sandbox->monitor, template->directory, TEMPLATE_INSIDE, true, err);
 
 	disk_directory(sandbox, disk);
-	vsock_path(sandbox, vsock);
-	return json_pack("{s:o,s:{s:s,s:o},s:b,s:[{s:s,s:o,s:[o],s:o}],s:{s:s},s:{s:o}}", "snapshot_path",
-	                 json_sprintf("%s/state", template->directory), "mem_backend", "backend_type", "File",
-	                 "backend_path", json_sprintf("%s/memory", template->directory), "resume_vm", 1,
-	                 "drive_overrides", "drive_id", "rootfs", "path_on_host",
-	                 json_sprintf("%s/rootfs.ext4", template->directory), "layers",
-	                 json_sprintf("%s/disk.layer", template->directory), "overlay_path",
-	                 json_sprintf("%s/disk.layer", disk), "vsock_override", "uds_path", vsock,
-	                 "serial_override", "serial_out_path",
-	                 json_sprintf("%s/serial.log", sandbox->directory));
+	return ret < 0 ? ret : monitor_show(sandbox->monitor, disk, DISK_INSIDE, false, err);
 }
 
 /* The journal goes into the shell's directory, which then becomes the sandbox's: with its name it is a
@@ -334,14 +392,14 @@ static void load(struct sandbox *sandbox)
 
 	if (!template)
 		error_set(&err, ENOENT, "the template is gone");
-	if (err.code || take_directory(sandbox, &err) < 0) {
+	if (err.code || take_directory(sandbox, &err) < 0 || show_files(sandbox, template, &err) < 0) {
 		err.code = 500;
 		fail_create(sandbox, &err);
 		return;
 	}
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", load_request(sandbox, template),
-	             on_machine_runs, sandbox);
+	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", load_request(template), on_machine_runs,
+	             sandbox);
 }
 
 /* No shell was ready: wait for the monitor that was started for this one. */
@@ -538,6 +596,8 @@ static void drop_outdated(struct node *node)
 static void warm_one(uv_timer_t *timer)
 {
 	struct node *node = timer->data;
+	int64_t now_us = time_monotonic_us();
+	int64_t later_us = 0; /* until a template that failed may be tried again */
 
 	drop_outdated(node);
 	list_for_each (link, &node->templates) {
@@ -548,16 +608,22 @@ static void warm_one(uv_timer_t *timer)
 		/* One at a time; its end asks for the next. */
 		if (busy)
 			return;
-		if (template_find(node, template->name) == template && count < node->warm) {
+		if (template_find(node, template->name) != template || count >= node->warm)
+			continue;
+		if (template->warm_after_us <= now_us) {
 			make_spare(node, template);
 			return;
 		}
+		if (!later_us || template->warm_after_us - now_us < later_us)
+			later_us = template->warm_after_us - now_us;
 	}
+	if (later_us)
+		(void)uv_timer_start(timer, warm_one, (uint64_t)later_us / 1000 + 1, 0);
 }
 
 void sandboxes_warm_up(struct node *node)
 {
-	if (!uv_is_active((uv_handle_t *)&node->warming))
+	if (!uv_is_active((uv_handle_t *)&node->warming) || uv_timer_get_due_in(&node->warming) > WARM_MS)
 		(void)uv_timer_start(&node->warming, warm_one, WARM_MS, 0);
 }
 

@@ -2,9 +2,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WORKING_SET_MAX (4 << 20) /* bytes */
 
 static int copy_string(const json_t *json, const char *key, enum json_need need, char *to, size_t size,
                        struct error *err)
@@ -89,8 +94,47 @@ struct template *template_add(struct node *node, const char *build_id, struct er
 		template_free(template);
 		return NULL;
 	}
+	(void)snprintf(path, sizeof(path), "%s/working-set", template->directory);
+	template->has_working_set = access(path, R_OK) == 0;
 	list_append(&node->templates, &template->link);
 	return template;
+}
+
+/* A monitor wrote it: a link would have us read something else for it, and so would a file of another owner.
+ */
+static int read_foreign(const char *path, uid_t owner, char **ret_data, size_t *ret_size, struct error *err)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	cleanup_free char *data = NULL;
+	struct stat st;
+	int ret;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_errno(err, errno, "open %s", path);
+	if (!S_ISREG(st.st_mode) || st.st_uid != owner || st.st_size > WORKING_SET_MAX)
+		return error_set(err, EPERM, "%s is not what it should be", path);
+	data = malloc((size_t)st.st_size + 1);
+	ret = data ? fd_pread_all(fd, data, (size_t)st.st_size, 0) : -ENOMEM;
+	if (ret < 0)
+		return error_errno(err, -ret, "read %s", path);
+	*ret_data = TAKE_PTR(data);
+	*ret_size = (size_t)st.st_size;
+	return 0;
+}
+
+void template_take_working_set(struct template *template, const char *path, uid_t owner)
+{
+	cleanup_free char *data = NULL;
+	size_t size = 0;
+	char target[NODE_PATH_MAX + 32];
+	struct error err = { 0 };
+
+	(void)snprintf(target, sizeof(target), "%s/working-set", template->directory);
+	if (read_foreign(path, owner, &data, &size, &err) < 0 ||
+	    file_write_atomic(target, data, size, 0644, &err) < 0)
+		log_warn("%s", err.message);
+	else
+		template->has_working_set = true;
 }
 
 int templates_load(struct node *node, struct error *err)

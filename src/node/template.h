@@ -17,6 +17,9 @@ struct template
 	char default_workdir[256];
 	char warm_cmd[512]; /* what a spare sandbox rehearses, or "": must leave no trace */
 	json_t *env_vars;
+	unsigned warm_failures; /* spare sandboxes in a row that did not get so far */
+	int64_t warm_after_us;  /* monotonic: no new one before */
+	bool has_working_set;   /* a file "working-set": the pages that the first spare sandbox touched */
 	char directory[NODE_PATH_MAX];
 };
 
@@ -29,6 +32,10 @@ struct template *template_find(struct node *node, const char *name_or_build);
 
 /* Take in a build whose directory is complete. NULL with `err`. */
 struct template *template_add(struct node *node, const char *build_id, struct error *err);
+
+/* Take in a copy of the file `path`, which `owner` wrote, as its working set. What is wrong with it is
+ * logged. */
+void template_take_working_set(struct template *template, const char *path, uid_t owner);
 
 /* The object that the node API shows. */
 json_t *template_json(const struct template *template);

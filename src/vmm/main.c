@@ -38,6 +38,7 @@ struct monitor {
 	const char *describe;
 	const char *shell;
 	const char *body_limit;
+	const char *metadata_limit;
 	const char *log_path;
 	const char *level;
 	const char *metrics_path;
@@ -68,6 +69,8 @@ static const struct monitor_option {
 	{ "module", "NAME", 0 },
 	{ "metrics-path", "PATH", offsetof(struct monitor, metrics_path) },
 	{ "http-api-max-payload-size", "BYTES", offsetof(struct monitor, body_limit) },
+	{ "metadata", "FILE", offsetof(struct monitor, options.metadata_path) },
+	{ "mmds-size-limit", "BYTES", offsetof(struct monitor, metadata_limit) },
 	{ "start-time-us", "US", 0 },
 	{ "start-time-cpu-us", "US", 0 },
 	{ "parent-cpu-time-us", "US", 0 },
@@ -130,6 +133,11 @@ static int check_options(struct monitor *monitor)
 		    0)
 			return -EINVAL;
 		monitor->options.body_limit = number;
+	}
+	if (monitor->metadata_limit) {
+		if (parse_number("mmds-size-limit", monitor->metadata_limit, BODY_LIMIT_MAX, &number) < 0)
+			return -EINVAL;
+		monitor->options.metadata_limit = number;
 	}
 	if (monitor->no_api && !monitor->config_file) {
 		fputs("atoll-vmm: --no-api needs --config-file\n", stderr);

@@ -1,8 +1,8 @@
 /*
- * Fuzz the virtio transport, the queue code and the block and entropy models: the input is what a hostile
- * driver does. Each command is a byte that says what, and its operands: a register write, bytes into guest
- * memory, a kick, a pause with save and restore. Nothing may be touched outside of the guest's memory: ASan
- * watches its ends.
+ * Fuzz the virtio transport, the queue code and the block, entropy and balloon models: the input is what a
+ * hostile driver does. Each command is a byte that says what, and its operands: a register write, bytes into
+ * guest memory, a kick, a pause with save and restore. Nothing may be touched outside of the guest's memory:
+ * ASan watches its ends.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -51,13 +51,40 @@ static void write_memory(struct guest_memory *memory, struct input *input)
 static void save_and_restore(struct virtio_device *device, struct input *input)
 {
 	cleanup_buffer struct buffer state = BUFFER_INIT;
+	uint32_t index = take(input, 1) * 2; /* the balloon's state has some 500 bytes */
+	char change = (char)take(input, 1);
 
 	if (virtio_pause(device, NULL) < 0 || virtio_save(device, &state, NULL) < 0)
 		abort();
 	/* A changed byte must be refused or lead to a device that still keeps inside. */
-	state.data[take(input, 1) % state.size] ^= (char)take(input, 1);
+	state.data[index % state.size] ^= change;
 	(void)virtio_restore(device, state.data, state.size, NULL);
 	virtio_resume(device);
+}
+
+static void kick_all(struct virtio_device *device)
+{
+	for (unsigned i = 0; i < device->ops->queue_count; i++)
+		if (device->active && !device->broken && device->queues[i].ready)
+			device->ops->kick(device, i);
+}
+
+/* The first byte of an input says which device it is for. */
+static struct virtio_device *make_device(unsigned kind, const struct guest_memory *memory, struct loop *loop)
+{
+	struct block_config block = { .id = "fuzz",
+		                      .path = image(),
+		                      .writeback = true,
+		                      .engine = kind & 2 ? BLOCK_ENGINE_ASYNC : BLOCK_ENGINE_SYNC };
+	struct balloon_config balloon = { .stats_polling_interval_s = kind & 8 ? 1 : 0,
+		                          .free_page_hinting = kind & 16,
+		                          .free_page_reporting = kind & 32 };
+
+	if (kind & 1)
+		return block_new(&block, memory, loop, NULL);
+	if (kind & 2)
+		return balloon_new(&balloon, kind & 4, memory, loop, NULL);
+	return rng_new(NULL, memory, loop, NULL);
 }
 
 static void drive(struct virtio_device *device, struct guest_memory *memory, struct input *input)
@@ -81,8 +108,7 @@ static void drive(struct virtio_device *device, struct guest_memory *memory, str
 			write_memory(memory, input);
 			break;
 		case 3:
-			if (device->active && !device->broken && device->queues[0].ready)
-				device->ops->kick(device, 0);
+			kick_all(device);
 			break;
 		default:
 			save_and_restore(device, input);
@@ -94,18 +120,21 @@ static void drive(struct virtio_device *device, struct guest_memory *memory, str
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input input = { data, size };
-	struct guest_memory memory = { .regions = { { MEMORY_BASE, MEMORY_SIZE, calloc(1, MEMORY_SIZE) } },
-		                       .count = 1 };
+	/* Whole pages, which the balloon may give back. */
+	unsigned char *ram = aligned_alloc(4096, MEMORY_SIZE);
+	struct guest_memory memory = { .regions = { { MEMORY_BASE, MEMORY_SIZE, ram } }, .count = 1 };
 	struct loop *loop = loop_new(NULL); /* never run: everything happens on this thread */
-	struct block_config config = { .id = "fuzz", .path = image(), .writeback = true };
-	struct virtio_device *device = take(&input, 1) % 2 ? block_new(&config, &memory, loop, NULL)
-	                                                   : rng_new(NULL, &memory, loop, NULL);
+	struct virtio_device *device;
 
+	if (!ram || !loop)
+		abort();
+	memset(ram, 0, MEMORY_SIZE);
+	device = make_device(take(&input, 1), &memory, loop);
 	if (!device)
 		abort();
 	drive(device, &memory, &input);
 	virtio_free(device);
 	loop_free(loop);
-	free(memory.regions[0].host);
+	free(ram);
 	return 0;
 }

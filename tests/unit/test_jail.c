@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -162,6 +163,58 @@ static void a_failure_leaves_nothing(void **state)
 	assert_int_not_equal(access(jails, F_OK), 0);
 }
 
+/* Waits to be shown something, and says by its status what it sees. */
+static int look_when_shown(void)
+{
+	char data[6];
+	int fd = -1;
+
+	for (int i = 0; fd < 0 && i < 500; i++) {
+		usleep(10000);
+		fd = open("/later/memory", O_RDONLY);
+	}
+	if (fd < 0 || read(fd, data, sizeof(data)) != 6 || memcmp(data, "memory", 6) != 0)
+		return 1;
+	if (open("/later/more", O_WRONLY | O_CREAT, 0600) >= 0 || errno != EROFS)
+		return 2;
+	/* Its own pages can be looked up (exec makes a process look like its user's again), and nobody else
+	 * is seen. */
+	(void)prctl(PR_SET_DUMPABLE, 1);
+	fd = open("/proc/self/pagemap", O_RDONLY);
+	return fd >= 0 && access("/proc/1", F_OK) != 0 && access("/proc/meminfo", F_OK) != 0 ? 0 : 3;
+}
+
+static void more_is_shown_later(void **state)
+{
+	const struct fixture *fixture = *state;
+	const struct jail jail = { .uid = USER, .gid = GROUP, .root = fixture->root, .proc = true };
+	const struct jail_bind bind = { .source = fixture->template, .target = "/later", .read_only = true };
+	const struct jail_bind missing = { .source = "/nowhere", .target = "/other" };
+	struct error err = { 0 };
+	int ends[2];
+	int status = 0;
+	char ready;
+	pid_t pid;
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	pid = fork();
+	if (pid == 0) {
+		if (jail_enter(&jail, &err) < 0)
+			_exit(99);
+		(void)!write(ends[1], "r", 1);
+		_exit(look_when_shown());
+	}
+	close(ends[1]);
+	assert_int_equal(read(ends[0], &ready, 1), 1);
+	close(ends[0]);
+	assert_int_equal(jail_show(pid, &missing, &err), -ENOENT);
+	if (jail_show(pid, &bind, &err) < 0)
+		fail_msg("%s", err.message);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(WEXITSTATUS(status), 0);
+	assert_true(WIFEXITED(status));
+}
+
 static int look_at_host(const struct fixture *fixture)
 {
 	gid_t groups[2];
@@ -201,6 +254,7 @@ int main(void)
 	const struct CMUnitTest any[] = { cmocka_unit_test(names_are_checked) };
 	const struct CMUnitTest as_root[] = {
 		cmocka_unit_test_setup_teardown(parts_of_the_host_are_seen, setup, teardown),
+		cmocka_unit_test_setup_teardown(more_is_shown_later, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_failure_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(without_a_root_the_host_stays, setup, teardown),
 	};

@@ -110,6 +110,41 @@ static void writes_go_to_the_top_and_nowhere_else(void **state)
 	disk_close(disk);
 }
 
+/* What lies where, for who reads and writes it by himself. */
+static void ranges_are_mapped(void **state)
+{
+	struct fixture *fixture = *state;
+	struct disk *disk = must_open(fixture->base, NULL, 0, fixture->one);
+	struct disk_extent extents[3];
+	char byte;
+
+	put(disk, 8192, 'x', 4096);
+	/* From the middle of a block of the base, over one of the top, to the end. */
+	assert_int_equal(disk_map_read(disk, 4096 + 512, DISK_BYTES - 4608, extents, 3), 3);
+	assert_int_equal(extents[0].offset, 4608);
+	assert_int_equal(extents[0].length, 3584);
+	assert_int_equal(extents[1].length, 4096);
+	assert_int_equal(pread(extents[1].fd, &byte, 1, (off_t)extents[1].offset), 1);
+	assert_int_equal(byte, 'x');
+	assert_int_equal(extents[2].fd, extents[0].fd);
+	assert_int_equal(extents[2].length, DISK_BYTES - 12288);
+	assert_int_equal(disk_map_read(disk, 4096, 12288, extents, 2), -E2BIG);
+	assert_int_equal(disk_map_read(disk, 0, DISK_BYTES + 1, extents, 3), -EINVAL);
+	assert_int_equal(disk_map_read(disk, UINT64_MAX, 2, extents, 3), -EINVAL);
+	/* Writes: only where the top has all of it. */
+	assert_int_equal(disk_map_write(disk, 8192 + 512, 3584, extents), 0);
+	assert_int_equal(pwrite(extents[0].fd, "w", 1, (off_t)extents[0].offset), 1);
+	expect(disk, 8192 + 512, 'w', 1);
+	assert_int_equal(disk_map_write(disk, 8192, 4097, extents), -EAGAIN);
+	assert_int_equal(disk_map_write(disk, 4096, 8192, extents), -EAGAIN);
+	assert_int_equal(disk_map_write(disk, DISK_BYTES, 1, extents), -EINVAL);
+	disk_close(disk);
+	disk = disk_open(fixture->base, NULL, 0, NULL, true, NULL);
+	assert_non_null(disk);
+	assert_int_equal(disk_map_write(disk, 0, 512, extents), -EROFS);
+	disk_close(disk);
+}
+
 static void frozen_layers_stack(void **state)
 {
 	struct fixture *fixture = *state;
@@ -228,6 +263,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(writes_go_to_the_top_and_nowhere_else, setup, teardown),
+		cmocka_unit_test_setup_teardown(ranges_are_mapped, setup, teardown),
 		cmocka_unit_test_setup_teardown(frozen_layers_stack, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_discard_hides_what_lies_below, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_was_not_flushed_is_old_not_torn, setup, teardown),

@@ -229,11 +229,6 @@ static void call_personality(void)
 	(void)personality(READ_IMPLIES_EXEC);
 }
 
-static void call_io_uring_setup(void)
-{
-	(void)syscall(SYS_io_uring_setup, 1, NULL);
-}
-
 static void call_kill(void)
 {
 	(void)kill(getppid(), 0);
@@ -262,24 +257,10 @@ static void call_x32(void)
 }
 
 static call_fn *const forbidden[] = {
-	call_execve,
-	call_socket_inet,
-	call_mmap_exec,
-	call_mprotect_exec,
-	call_ptrace,
-	call_open_by_handle,
-	call_fork,
-	call_ioctl_unknown,
-	call_new_namespace,
-	call_prctl_unknown,
-	call_ioctl_high_bits,
-	call_personality,
-	call_io_uring_setup,
-	call_kill,
-	call_tgkill_kill,
-	call_bpf,
-	call_mount,
-	call_x32,
+	call_execve,          call_socket_inet, call_mmap_exec,     call_mprotect_exec, call_ptrace,
+	call_open_by_handle,  call_fork,        call_ioctl_unknown, call_new_namespace, call_prctl_unknown,
+	call_ioctl_high_bits, call_personality, call_kill,          call_tgkill_kill,   call_bpf,
+	call_mount,           call_x32,
 };
 
 static void kills_each(enum seccomp_role role)

@@ -12,8 +12,9 @@
 #include "vmm/api/resources.h"
 #include "vmm/seccomp/seccomp.h"
 
-#define BODY_LIMIT    51200 /* bytes: Firecracker's default */
-#define FATAL_LATENCY 50    /* ms for the last reply to leave */
+#define BODY_LIMIT        51200      /* bytes: Firecracker's default */
+#define METADATA_FILE_MAX (64 << 20) /* bytes */
+#define FATAL_LATENCY     50         /* ms for the last reply to leave */
 
 /* Firecracker's error body. */
 static void reply_fault(struct http_exchange *exchange, int status, const char *message)
@@ -131,6 +132,9 @@ int api_boot(struct api *api, json_t *config, struct error *err)
 	api->config = config;
 	ret = config_read(config, &parsed, err);
 	parsed.boot_timer = api->options->boot_timer;
+	parsed.mmds = api->mmds;
+	if (ret == 0)
+		ret = mmds_configure(api->mmds, &parsed.metadata, err);
 	if (ret == 0 && !parsed.kernel_image_path)
 		ret = error_set(err, EINVAL, "the boot source must be set before the machine can start");
 	if (ret == 0)
@@ -170,6 +174,19 @@ static int listen_api(struct api *api, struct error *err)
 	                   : error_errno(err, ENOMEM, "make the machine API");
 }
 
+static int read_metadata(struct api *api, struct error *err)
+{
+	cleanup_buffer struct buffer text = { .limit = METADATA_FILE_MAX };
+	int ret;
+
+	if (!api->options->metadata_path)
+		return 0;
+	ret = file_read(api->options->metadata_path, &text, err);
+	if (ret == 0)
+		ret = mmds_put(api->mmds, text.data ? text.data : "", text.size, err);
+	return ret < 0 ? error_wrap(err, "metadata %s", api->options->metadata_path) : 0;
+}
+
 struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct error *err)
 {
 	struct api *api = calloc(1, sizeof(*api));
@@ -185,7 +202,8 @@ struct api *api_new(uv_loop_t *loop, const struct api_options *options, struct e
 	(void)uv_timer_init(loop, &api->fatal_timer);
 	api->fatal_timer.data = api;
 	api->observer = observer_new(api, err);
-	if (!api->observer ||
+	api->mmds = mmds_new(options->metadata_limit, NULL, err);
+	if (!api->observer || !api->mmds || read_metadata(api, err) < 0 ||
 	    (options->shell_vcpus && api_make_machine(api, options->shell_vcpus, err) < 0) ||
 	    listen_api(api, err) < 0 || (options->seccomp && seccomp_install(SECCOMP_API, err) < 0)) {
 		api_free(api);
@@ -203,6 +221,7 @@ void api_free(struct api *api)
 	/* While there still is something to count. */
 	observer_free(api->observer);
 	machine_free(api->machine);
+	mmds_free(api->mmds);
 	json_decref(api->config);
 	if (api->server) {
 		http_server_free(api->server);

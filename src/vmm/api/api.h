@@ -14,13 +14,15 @@
 struct api;
 
 struct api_options {
-	const char *id;          /* told by GET / */
-	const char *socket_path; /* NULL: no API, only what api_boot is given */
-	unsigned shell_vcpus;    /* make VM and vCPUs before the first request; 0: later */
-	bool seccomp;            /* hold the threads to their system calls (vmm/seccomp) */
-	bool trace;              /* log the steps of a restore */
-	bool boot_timer;         /* log when the guest says that it is up */
-	size_t body_limit;       /* bytes of a request; 0: Firecracker's default */
+	const char *id;            /* told by GET / */
+	const char *socket_path;   /* NULL: no API, only what api_boot is given */
+	unsigned shell_vcpus;      /* make VM and vCPUs before the first request; 0: later */
+	bool seccomp;              /* hold the threads to their system calls (vmm/seccomp) */
+	bool trace;                /* log the steps of a restore */
+	bool boot_timer;           /* log when the guest says that it is up */
+	size_t metadata_limit;     /* bytes of the metadata service's document; 0: its default */
+	const char *metadata_path; /* its first content, a JSON file; NULL: none */
+	size_t body_limit;         /* bytes of a request; 0: Firecracker's default */
 	/* The machine has ended, by itself (status 0), or by a failure that was logged. */
 	void (*ended)(void *context, int status);
 	void *context;

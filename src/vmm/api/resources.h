@@ -53,6 +53,7 @@ struct api {
 	struct http_server *server;
 	struct machine *machine; /* NULL until it is needed */
 	struct observer *observer;
+	struct mmds *mmds;
 	uv_poll_t end_poll;
 	uv_timer_t fatal_timer;
 	json_t *config; /* what was configured so far, or restored */
@@ -90,3 +91,19 @@ int configure_get_balloon(const struct api_call *call, struct error *err);
 /* --- update.c: what changes while it runs --- */
 
 int update_drive(const struct api_call *call, struct error *err);
+int update_net(const struct api_call *call, struct error *err);
+
+/* --- balloon.c --- */
+
+int balloon_patch(const struct api_call *call, struct error *err);
+int balloon_patch_statistics(const struct api_call *call, struct error *err);
+int balloon_get_statistics(const struct api_call *call, struct error *err);
+int balloon_start(const struct api_call *call, struct error *err);
+int balloon_stop(const struct api_call *call, struct error *err);
+int balloon_get_status(const struct api_call *call, struct error *err);
+
+/* --- metadata.c --- */
+
+int metadata_put(const struct api_call *call, struct error *err);
+int metadata_patch(const struct api_call *call, struct error *err);
+int metadata_get(const struct api_call *call, struct error *err);

@@ -297,6 +297,10 @@ static int restore(struct api *api, struct load *load, const struct snapshot_rea
 		return ret;
 	load->machine.image.size = parsed.mem_size_mib << 20;
 	load->machine.image.huge = parsed.huge_pages;
+	parsed.mmds = api->mmds;
+	ret = mmds_configure(api->mmds, &parsed.metadata, err);
+	if (ret < 0)
+		return ret;
 	ret = machine_restore(api->machine, &parsed, snapshot, &load->machine, err);
 	/* Half a machine is of no use to anybody: as in Firecracker the process ends. */
 	api->fatal = ret < 0;

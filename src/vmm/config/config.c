@@ -130,8 +130,9 @@ int config_read(const json_t *root, struct machine_config *config, struct error 
 		                             "logger",         "metrics",        "cpu-config",
 		                             "pmem",           "memory-hotplug", NULL };
 	static int (*const readers[])(const json_t *, struct machine_config *, struct error *) = {
-		read_machine,        read_boot_source,  config_read_drives,  config_read_nets,
-		config_read_balloon, config_read_vsock, config_read_entropy, config_read_serial,
+		read_machine,      read_boot_source,     config_read_drives,
+		config_read_nets,  config_read_metadata, config_read_balloon,
+		config_read_vsock, config_read_entropy,  config_read_serial,
 	};
 	int ret = config_only_known(root, "the configuration", known, err);
 

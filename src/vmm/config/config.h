@@ -12,8 +12,8 @@
 
 /*
  * Check `root` and take it apart; strings in *config belong to `root`. Missing and null members are allowed,
- * unknown ones refused by name. "logger", "metrics" and "mmds-config" are checked elsewhere. 0, or -EINVAL
- * with `err`.
+ * unknown ones refused by name. "logger" and "metrics" are checked elsewhere; config->mmds stays NULL. 0, or
+ * -EINVAL with `err`.
  */
 int config_read(const json_t *root, struct machine_config *config, struct error *err);
 
@@ -25,6 +25,9 @@ void config_complete(json_t *root);
 
 /* Refuse members that `known` (ended by NULL) does not name: a misspelt limit must not be a missing one. */
 int config_only_known(const json_t *object, const char *what, const char *const *known, struct error *err);
+
+/* Read a drive's "layers". */
+int config_read_layers(const json_t *object, struct block_config *drive, struct error *err);
 
 /*
  * Read the RateLimiter that is `object`'s member `key`. *ret_present (may be NULL) tells which buckets were

@@ -82,6 +82,48 @@ int config_read_nets(const json_t *root, struct machine_config *config, struct e
 	return ret;
 }
 
+/* --- the metadata service on them --- */
+
+static int read_metadata_interface(const json_t *name, struct machine_config *config, struct error *err)
+{
+	const char *id = json_string_value(name);
+
+	for (unsigned i = 0; id && i < config->net_count; i++) {
+		if (strcmp(config->nets[i].id, id) == 0) {
+			config->metadata_on[i] = true;
+			return 0;
+		}
+	}
+	return error_set(err, EINVAL, "network_interfaces of mmds-config: there is no interface '%s'",
+	                 id ? id : "(not a string)");
+}
+
+int config_read_metadata(const json_t *root, struct machine_config *config, struct error *err)
+{
+	static const char *const known[] = { "version", "network_interfaces", "ipv4_address", "imds_compat",
+		                             NULL };
+	json_t *object = NULL;
+	json_t *interfaces = NULL;
+	size_t index;
+	json_t *name;
+	int ret = json_read_object(root, "mmds-config", JSON_OPTIONAL, &object, err);
+
+	config->metadata = (struct mmds_config)MMDS_CONFIG_INIT;
+	if (ret < 0 || !object)
+		return ret;
+	ret = config_only_known(object, "mmds-config", known, err);
+	if (ret == 0)
+		ret = mmds_config_read(&config->metadata, object, err);
+	if (ret == 0)
+		ret = json_read_array(object, "network_interfaces", JSON_REQUIRED, &interfaces, err);
+	if (ret == 0 && json_array_size(interfaces) == 0)
+		ret = error_set(err, EINVAL, "network_interfaces of mmds-config is empty");
+	json_array_foreach (interfaces, index, name)
+		if (ret == 0)
+			ret = read_metadata_interface(name, config, err);
+	return ret;
+}
+
 /* --- the rest --- */
 
 int config_read_balloon(const json_t *root, struct machine_config *config, struct error *err)

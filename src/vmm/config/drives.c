@@ -6,7 +6,7 @@
 #include "base/base.h"
 #include "vmm/config/internal.h"
 
-static int read_layers(const json_t *object, struct block_config *drive, struct error *err)
+int config_read_layers(const json_t *object, struct block_config *drive, struct error *err)
 {
 	json_t *layers = NULL;
 	int ret = json_read_array(object, "layers", JSON_OPTIONAL, &layers, err);
@@ -56,7 +56,7 @@ static int read_paths(const json_t *object, struct block_config *drive, struct e
 		ret = json_read_string(object, "path_on_host", JSON_REQUIRED, &drive->path, err);
 	if (ret == 0)
 		ret = json_read_string(object, "overlay_path", JSON_OPTIONAL, &drive->overlay_path, err);
-	return ret < 0 ? ret : read_layers(object, drive, err);
+	return ret < 0 ? ret : config_read_layers(object, drive, err);
 }
 
 /* *ret_root tells whether it is the root device. */

@@ -6,6 +6,7 @@
 /* Each reads its member of `root` into *config. */
 int config_read_drives(const json_t *root, struct machine_config *config, struct error *err);
 int config_read_nets(const json_t *root, struct machine_config *config, struct error *err);
+int config_read_metadata(const json_t *root, struct machine_config *config, struct error *err);
 int config_read_balloon(const json_t *root, struct machine_config *config, struct error *err);
 int config_read_vsock(const json_t *root, struct machine_config *config, struct error *err);
 int config_read_entropy(const json_t *root, struct machine_config *config, struct error *err);

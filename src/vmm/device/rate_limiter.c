@@ -215,6 +215,11 @@ void rate_limiter_give_back(struct rate_limiter *limiter, uint64_t bytes)
 	bucket_give_back(&limiter->ops, 1);
 }
 
+void rate_limiter_charge(struct rate_limiter *limiter, uint64_t bytes)
+{
+	bucket_take(&limiter->bandwidth, bytes);
+}
+
 void rate_limiter_update(struct rate_limiter *limiter, const struct token_bucket_config *bandwidth,
                          const struct token_bucket_config *ops)
 {

@@ -64,6 +64,10 @@ bool rate_limiter_take(struct rate_limiter *limiter, uint64_t bytes);
 /* The operation of `bytes` that was taken did not take place. */
 void rate_limiter_give_back(struct rate_limiter *limiter, uint64_t bytes);
 
+/* `bytes` more went with the operation that was taken last, whose size was not known then. A debt if need be.
+ */
+void rate_limiter_charge(struct rate_limiter *limiter, uint64_t bytes);
+
 /* Change buckets: the new one starts full; NULL leaves one as it is. */
 void rate_limiter_update(struct rate_limiter *limiter, const struct token_bucket_config *bandwidth,
                          const struct token_bucket_config *ops);

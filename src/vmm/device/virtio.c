@@ -63,6 +63,13 @@ void virtio_interrupt(struct virtio_device *device, enum virtio_interrupt_reason
 	signal_eventfd(device->irq);
 }
 
+void virtio_config_changed(struct virtio_device *device)
+{
+	__atomic_fetch_add(&device->config_generation, 1, __ATOMIC_SEQ_CST);
+	if (device->active)
+		virtio_interrupt(device, VIRTIO_INTERRUPT_CONFIG);
+}
+
 int virtio_break(struct virtio_device *device)
 {
 	device->broken = true;
@@ -77,6 +84,11 @@ void virtio_kick(struct virtio_device *device, unsigned index)
 {
 	if (device->active && !device->paused && !device->broken && device->queues[index].ready)
 		device->ops->kick(device, index);
+}
+
+void virtio_kick_later(struct virtio_device *device, unsigned index)
+{
+	signal_eventfd(device->queues[index].kick);
 }
 
 /* One eventfd per queue; which one fired is found by asking all of this device. */
@@ -168,7 +180,7 @@ static uint32_t register_read(struct virtio_device *device, uint32_t offset)
 	case REG_STATUS:
 		return __atomic_load_n(&device->status, __ATOMIC_SEQ_CST);
 	case REG_CONFIG_GENERATION:
-		return device->config_generation;
+		return __atomic_load_n(&device->config_generation, __ATOMIC_SEQ_CST);
 	default:
 		return 0;
 	}

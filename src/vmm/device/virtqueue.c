@@ -19,14 +19,9 @@ struct vring_desc {
 	uint16_t next;
 };
 
-struct vring_used_element {
-	uint32_t id;
-	uint32_t length;
-};
-
 /* Layout of the rings: flags, index, entries, and behind them the other side's event index. */
 #define AVAIL_SIZE(n) (4 + 2 * (uint64_t)(n) + 2)
-#define USED_SIZE(n)  (4 + sizeof(struct vring_used_element) * (uint64_t)(n) + 2)
+#define USED_SIZE(n)  (4 + sizeof(struct virtqueue_used) * (uint64_t)(n) + 2)
 
 static uint16_t load16(const void *at)
 {
@@ -134,16 +129,24 @@ void virtqueue_unpop(struct virtqueue *queue)
 	queue->next_avail--;
 }
 
-void virtqueue_push(struct virtio_device *device, struct virtqueue *queue, uint16_t head, uint32_t written)
+void virtqueue_push_all(struct virtio_device *device, struct virtqueue *queue,
+                        const struct virtqueue_used *elements, unsigned count)
 {
 	unsigned char *used = used_ring(device, queue);
-	struct vring_used_element element = { head, written };
 
 	if (!used)
 		return;
-	memcpy(used + 4 + sizeof(element) * (queue->next_used % queue->size), &element, sizeof(element));
-	queue->next_used++;
+	for (unsigned i = 0; i < count; i++, queue->next_used++)
+		memcpy(used + 4 + sizeof(*elements) * (queue->next_used % queue->size), &elements[i],
+		       sizeof(*elements));
 	store16(used + 2, queue->next_used);
+}
+
+void virtqueue_push(struct virtio_device *device, struct virtqueue *queue, uint16_t head, uint32_t written)
+{
+	struct virtqueue_used element = { head, written };
+
+	virtqueue_push_all(device, queue, &element, 1);
 }
 
 void virtqueue_notify(struct virtio_device *device, struct virtqueue *queue, uint16_t first_used)
@@ -175,7 +178,7 @@ bool virtqueue_enable_kick(struct virtio_device *device, struct virtqueue *queue
 	if (!avail || !used)
 		return false;
 	if (device->driver_features & VIRTIO_F_EVENT_IDX)
-		store16(used + 4 + sizeof(struct vring_used_element) * queue->size, queue->next_avail);
+		store16(used + 4 + sizeof(struct virtqueue_used) * queue->size, queue->next_avail);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return load16(avail + 2) != queue->next_avail;
 }
@@ -193,7 +196,7 @@ void virtqueue_enable_kick_beyond(struct virtio_device *device, struct virtqueue
 	unsigned char *used = used_ring(device, queue);
 
 	if (avail && used && (device->driver_features & VIRTIO_F_EVENT_IDX))
-		store16(used + 4 + sizeof(struct vring_used_element) * queue->size, load16(avail + 2));
+		store16(used + 4 + sizeof(struct virtqueue_used) * queue->size, load16(avail + 2));
 }
 
 int iov_slice(const struct iovec *iov, int count, size_t skip, size_t size,

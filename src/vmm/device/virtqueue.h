@@ -36,6 +36,19 @@ void virtqueue_unpop(struct virtqueue *queue);
 /* Return a request with `written` bytes in its writable buffers. The driver is told by virtqueue_notify. */
 void virtqueue_push(struct virtio_device *device, struct virtqueue *queue, uint16_t head, uint32_t written);
 
+/* One returned request: as the used ring has it (2.7.8). */
+struct virtqueue_used {
+	uint32_t head;
+	uint32_t written;
+};
+
+/*
+ * Return several requests at once: the driver sees all of them or none, as the buffers of one packet demand
+ * (5.1.6.4). At most as many as the queue has entries.
+ */
+void virtqueue_push_all(struct virtio_device *device, struct virtqueue *queue,
+                        const struct virtqueue_used *elements, unsigned count);
+
 /* Interrupt the driver if it wants to hear of what was pushed since `first_used` (a value of
  * queue->next_used). */
 void virtqueue_notify(struct virtio_device *device, struct virtqueue *queue, uint16_t first_used);

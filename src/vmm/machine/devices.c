@@ -50,6 +50,27 @@ static int attach(struct machine *machine, struct virtio_device *device, const c
 	return ret;
 }
 
+static int attach_net(struct machine *machine, const struct machine_config *config, unsigned index,
+                      struct error *err)
+{
+	const struct net_config *net = &config->nets[index];
+	struct net_peer *peer = NULL;
+	int ret;
+
+	if (config->mmds && config->metadata_on[index]) {
+		peer = mmds_peer_new(config->mmds, net->mac, err);
+		if (!peer)
+			return -EIO;
+	}
+	ret = attach(machine, net_new(net, peer, &machine->memory, machine->loop, err), net->id, err);
+	/* The entry is there if the device is. */
+	if (machine->device_count && strcmp(machine->devices[machine->device_count - 1].id, net->id) == 0)
+		machine->devices[machine->device_count - 1].peer = peer;
+	else
+		mmds_peer_free(peer);
+	return ret;
+}
+
 /* The order is part of what a snapshot means. */
 static int make_devices(struct machine *machine, const struct machine_config *config, struct error *err)
 {
@@ -60,10 +81,15 @@ static int make_devices(struct machine *machine, const struct machine_config *co
 	for (unsigned i = 0; ret == 0 && i < config->drive_count; i++)
 		ret = attach(machine, block_new(&config->drives[i], memory, loop, err), config->drives[i].id,
 		             err);
+	for (unsigned i = 0; ret == 0 && i < config->net_count; i++)
+		ret = attach_net(machine, config, i, err);
 	if (ret == 0 && config->vsock.guest_cid)
 		ret = attach(machine, vsock_new(&config->vsock, memory, loop, err), "", err);
 	if (ret == 0 && config->entropy)
 		ret = attach(machine, rng_new(&config->entropy_limits, memory, loop, err), "", err);
+	if (ret == 0 && config->has_balloon)
+		ret = attach(machine, balloon_new(&config->balloon, machine->memory_file, memory, loop, err),
+		             "", err);
 	return ret;
 }
 
@@ -111,6 +137,8 @@ void machine_free_devices(struct machine *machine)
 {
 	for (unsigned i = 0; i < machine->device_count; i++)
 		virtio_free(machine->devices[i].device);
+	for (unsigned i = 0; i < machine->device_count; i++)
+		mmds_peer_free(machine->devices[i].peer);
 	machine->device_count = 0;
 }
 

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "vmm/device/device.h"
 #include "vmm/layout.h"
+#include "vmm/mmds/mmds.h"
 #include "vmm/snapshot/snapshot.h"
 
 #define MACHINE_DRIVES_MAX 8
@@ -37,6 +38,9 @@ struct machine_config {
 	bool has_balloon;
 	struct balloon_config balloon;
 	struct vsock_config vsock; /* guest_cid 0: none */
+	struct mmds *mmds;         /* borrowed for the machine's life; NULL: none */
+	struct mmds_config metadata;
+	bool metadata_on[MACHINE_NETS_MAX]; /* by interface: it reaches the metadata service */
 	bool entropy;
 	struct rate_limiter_config entropy_limits;
 	const char *serial_out_path; /* NULL: standard output */

@@ -10,12 +10,14 @@
 
 struct machine_device {
 	struct virtio_device *device;
-	char id[64]; /* in Firecracker's API; "" where a machine has at most one such */
+	struct net_peer *peer; /* of a network interface that reaches the metadata service */
+	char id[64];           /* in Firecracker's API; "" where a machine has at most one such */
 };
 
 struct machine {
 	enum machine_state state;
 	struct image *image;
+	bool memory_file; /* a file stands behind the memory */
 	struct guest_memory memory;
 	struct vm vm;
 	struct vcpu vcpus[LAYOUT_VCPUS_MAX];

@@ -23,6 +23,7 @@ int machine_map_memory(struct machine *machine, const struct image_config *confi
 	machine->image = image_open(config, err);
 	if (!machine->image)
 		return -EIO;
+	machine->memory_file = config->base_path != NULL;
 	set_regions(machine, image_host(machine->image), config->size);
 	if (track_dirty) {
 		machine->memory.dirty = calloc(1, config->size / GUEST_PAGE / 8);

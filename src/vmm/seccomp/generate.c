@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <linux/sockios.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
 #include <seccomp.h>
