@@ -13,7 +13,7 @@ sys.dont_write_bytecode = True
 import harness  # noqa: E402
 from harness import Settings, part  # noqa: E402
 
-MODULES = ["api", "command_line", "devices", "vcpus", "limits", "snapshots", "backends", "hostile"]
+MODULES = ["api", "command_line", "devices", "vcpus", "limits", "snapshots", "backends", "network", "balloon", "hostile"]
 
 
 def main():

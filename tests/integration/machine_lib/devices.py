@@ -102,6 +102,11 @@ def drives(engine="Sync"):
     equal("a later machine reads the frozen layer", again.out("md5sum /dev/vda").split()[0], before)
 
 
+def drives_async():
+    """Drives with the Async engine."""
+    drives("Async")
+
+
 def reboot(machine):
     with machine.command("reboot -f"):
         return exited(machine.process)
@@ -262,4 +267,4 @@ def vsock_guest():
     equal("and the socket is the guest's no more", machine.out("echo %d" % SHELL_PORT), "52")
 
 
-PARTS = [drives, entropy, vsock_host, vsock_guest]
+PARTS = [drives, drives_async, entropy, vsock_host, vsock_guest]
