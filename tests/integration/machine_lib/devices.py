@@ -93,6 +93,14 @@ def drives(engine="Sync"):
     machine.out("rm /mnt/file; sync; fstrim /mnt")
     check("fstrim: the file shrinks", full - allocated(files["shrinks"]) >= 15 * MIB, (full, allocated(files["shrinks"])))
     machine.out("umount /mnt")
+    # Another file for a drive of a running guest.
+    machine.patch("/drives/fixed", {"drive_id": "fixed", "path_on_host": make_file("other.img", 2 * MIB, b"other" * 100)})
+    check("PATCH of path_on_host: the guest learns the new size",
+          until(lambda: machine.out("cat /sys/block/%s/size" % names["fixed"]) == "4096", 5))
+    equal("and reads the other file", machine.out("dd if=%s bs=512 count=1 iflag=direct 2>/dev/null | head -c 5" % disk["fixed"]), "other")
+    status, message = machine.fault("PATCH", "/drives/fixed", {"drive_id": "fixed", "path_on_host": "/nowhere/disk"})
+    check("refused: a file that is not there", status == 400 and message and "/nowhere/disk" in message, (status, message))
+    equal("and the old one stays", machine.out("dd if=%s bs=512 count=1 iflag=direct 2>/dev/null | head -c 5" % disk["fixed"]), "other")
     # A new process over the same layers has what was written.
     machine.out("dd if=/dev/zero of=%s bs=4096 count=2 oflag=direct conv=fsync,notrunc 2>/dev/null" % disk["layered"])
     before = machine.out("md5sum %s" % disk["layered"]).split()[0]
