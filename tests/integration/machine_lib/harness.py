@@ -37,29 +37,35 @@ class Unexpected(Exception):
 passed = 0
 failed = 0
 _lock = threading.Lock()
+_here = threading.local()  # of a part: it runs in a thread, beside others
 
 
-_last = time.monotonic()
+def say(text):
+    """A line of the part that runs in this thread; all of them are printed when it has ended."""
+    lines = getattr(_here, "lines", None)
+    if lines is None:
+        print(text, flush=True)
+    else:
+        lines.append(text)
 
 
 def since():
     """With MACHINE_TIMES set, how long the step before took: where the time goes."""
-    global _last
-    before, _last = _last, time.monotonic()
-    return "  [%.1f s]" % (_last - before) if os.environ.get("MACHINE_TIMES") else ""
+    before, _here.last = getattr(_here, "last", time.monotonic()), time.monotonic()
+    return "  [%.1f s]" % (_here.last - before) if os.environ.get("MACHINE_TIMES") else ""
 
 
 def check(name, condition, detail=""):
     """Count one expectation; `detail` (text, or a function that gives it) tells what was seen instead."""
     global passed, failed
     with _lock:
-        if condition:
-            passed += 1
-            print("ok: %s%s" % (name, since()), flush=True)
-        else:
-            failed += 1
-            detail = str(detail() if callable(detail) else detail)
-            print("FAILED: %s%s" % (name, " (%s)" % detail[:800] if detail else ""), flush=True)
+        passed += bool(condition)
+        failed += not condition
+    if condition:
+        say("ok: %s%s" % (name, since()))
+    else:
+        detail = str(detail() if callable(detail) else detail)
+        say("FAILED: %s%s%s" % (name, " (%s)" % detail[:800] if detail else "", since()))
     return bool(condition)
 
 
@@ -69,20 +75,43 @@ def equal(name, seen, wanted):
 
 def part(function):
     """Run a part of the suite; its machines end with it."""
-    begin = time.monotonic()
-    print("--- %s" % function.__doc__.strip().split("\n")[0].rstrip("."), flush=True)
+    begin = _here.last = time.monotonic()
+    _here.lines = []
     try:
         function()
     except Exception as error:  # the other parts are worth running even so
         check("%s runs to its end" % function.__name__, False, "%s: %s" % (type(error).__name__, error))
-        traceback.print_exc()
-        for machine in Machine.alive:
-            print("--- log of %s\n%s" % (machine.id, machine.text("log")[-2000:]))
-            print("--- console of %s\n%s" % (machine.id, machine.text("serial")[-2000:]), flush=True)
+        say(traceback.format_exc())
+        for machine in Machine.of_this_part():
+            say("--- log of %s\n%s" % (machine.id, machine.text("log")[-2000:]))
+            say("--- console of %s\n%s" % (machine.id, machine.text("serial")[-2000:]))
     finally:
-        for machine in list(Machine.alive):
+        for machine in Machine.of_this_part():
             machine.close()
-    print("--- %.1f s" % (time.monotonic() - begin), flush=True)
+    title = "--- %s (%.0f s)" % (function.__doc__.strip().rstrip("."), time.monotonic() - begin)
+    with _lock:
+        print("\n".join([title] + _here.lines), flush=True)
+    _here.lines = None
+
+
+def run_parts(groups):
+    """Groups of parts, two at a time: guests of one CPU leave the other one idle."""
+    left = list(groups)
+
+    def work():
+        while True:
+            with _lock:
+                if not left:
+                    return
+                group = left.pop(0)
+            for function in group:
+                part(function)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
 
 
 def until(condition, seconds=10.0, pause=0.05):
@@ -130,8 +159,10 @@ class Machine:
     count = 0
 
     def __init__(self, *arguments, api=True, wait=True):
-        Machine.count += 1
-        self.id = "m%d" % Machine.count
+        with _lock:
+            Machine.count += 1
+            self.id = "m%d" % Machine.count
+        self.thread = threading.current_thread()
         self.directory = os.path.join(Settings.work, self.id)
         os.mkdir(self.directory)
         self.socket = self.path("api.sock")
@@ -144,6 +175,10 @@ class Machine:
         Machine.alive.append(self)
         if api and wait and not until(self.answers, 10, 0.005):
             raise Unexpected("the API does not answer: " + self.text("log"))
+
+    @classmethod
+    def of_this_part(cls):
+        return [machine for machine in cls.alive if machine.thread is threading.current_thread()]
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -381,16 +416,18 @@ SETTING = ("guest_shell echo 1000 >/dev/null 2>&1 </dev/null & "
            "(sleep 4; echo rang >/tmp/timer) >/dev/null 2>&1 </dev/null & "
            "dd if=/dev/urandom of=/tmp/data bs=1M count=4 2>/dev/null; sleep 0.3; md5sum </tmp/data")
 _ready = []
+_ready_lock = threading.Lock()
 
 
 def ready():
     """(snapshot, checksum of /tmp/data) of a guest without drives in which SETTING has run."""
-    if not _ready:
-        machine = Machine().boot()
-        data = machine.out(SETTING)
-        _ready.append((machine.snapshot("ready"), data))
-        machine.close()
-    return _ready[0]
+    with _ready_lock:
+        if not _ready:
+            machine = Machine().boot()
+            data = machine.out(SETTING)
+            _ready.append((machine.snapshot("ready"), data))
+            machine.close()
+        return _ready[0]
 
 
 def make_file(name, size, fill=None):

@@ -37,11 +37,13 @@ def bucket(size, milliseconds=1000, burst=0):
     return {"size": size, "refill_time": milliseconds, "one_time_burst": burst}
 
 
-def drive_limits(engine="Sync"):
-    """Limits of a drive: bandwidth, operations, and their change at run time."""
+def limits():
+    """Limits of a drive and of the entropy device, and their change at run time."""
     path = make_file("limit.img", 16 * MIB)
-    machine = Machine().boot(drives=[{"drive_id": "d", "path_on_host": path, "io_engine": engine,
-                                      "rate_limiter": {"bandwidth": bucket(MIB // 2, 500)}}])
+    machine = Machine().configure(entropy=False, drives=[{
+        "drive_id": "d", "path_on_host": path, "rate_limiter": {"bandwidth": bucket(MIB // 2, 500)}}])
+    machine.put("/entropy", {"rate_limiter": {"bandwidth": bucket(4000, 1000)}})
+    machine.start().wait()
     rate("bandwidth, reads", machine, "/dev/vda", "read", 32768, 40, 80, 32)
     rate("bandwidth, writes", machine, "/dev/vda", "write", 65536, 20, 40, 16)
 
@@ -59,6 +61,8 @@ def drive_limits(engine="Sync"):
     check("limits that were taken away do not hold", seen > 50, seen)
     throttled = machine.api("GET", "/metrics")[1]
     check("throttling is counted", "rate_limiter_throttled_events{machine=\"%s\",device=\"d\"} 0\n" % machine.id not in throttled)
+    # The guest's driver asks for as much as its buffer holds: bytes are what counts.
+    rate("entropy", machine, "/dev/hwrng", "read", 400, 25, 25, 10)
     patch(ops=bucket(5, 5000))
     # A guest that waits for tokens is paused and goes on.
     with machine.command("guest_shell io /dev/vda read 4096 6 2") as stream:
@@ -73,13 +77,4 @@ def drive_limits(engine="Sync"):
         check("and the requests are answered", b"end\n" in data and b"exit 0" in data, data)
 
 
-def entropy_limits():
-    """Limits of the entropy device."""
-    machine = Machine().configure(entropy=False)
-    machine.put("/entropy", {"rate_limiter": {"bandwidth": bucket(4000, 1000)}})
-    machine.start().wait()
-    # The guest's driver asks for as much as its buffer holds: bytes are what counts.
-    rate("entropy", machine, "/dev/hwrng", "read", 400, 25, 25, 10)
-
-
-PARTS = [drive_limits, entropy_limits]
+PARTS = [limits]

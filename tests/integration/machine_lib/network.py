@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from harness import Machine, check, equal, until
+from harness import Machine, check, equal, say, until
 
 MIB = 1 << 20
 MAC = "06:00:ac:1f:00:02"
@@ -128,7 +128,7 @@ def interface():
         begin = time.monotonic()
         port = serve(tap, lambda stream: stream.sendall(data))
         equal("10 MiB of TCP to the guest", machine.out("nc %s %d </dev/null | md5sum" % (tap.host, port)).split()[0], md5(data))
-        print("%.1f MiB/s" % (10 / (time.monotonic() - begin)))
+        say("%.1f MiB/s" % (10 / (time.monotonic() - begin)))
         machine.out("dd if=/dev/urandom of=/tmp/r bs=1M count=10 2>/dev/null")
         wanted = machine.out("md5sum /tmp/r").split()[0]
         got = []
@@ -136,7 +136,7 @@ def interface():
         port = serve(tap, lambda stream: got.append(everything(stream)))
         machine.run("nc %s %d </tmp/r" % (tap.host, port))
         until(lambda: got)
-        print("%.1f MiB/s" % (10 / (time.monotonic() - begin)))
+        say("%.1f MiB/s" % (10 / (time.monotonic() - begin)))
         equal("10 MiB of TCP from the guest", [md5(one) for one in got], [wanted])
         check("large segments go through whole", counter(machine, "tx_packets_count") < 10 * MIB / 1400,
               counter(machine, "tx_packets_count"))

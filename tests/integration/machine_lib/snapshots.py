@@ -6,7 +6,7 @@ import shutil
 import socket
 import time
 
-from harness import SETTING, Machine, Settings, Snapshot, allocated, check, equal, exited, make_file, ready, until, vmm
+from harness import SETTING, Machine, Settings, Snapshot, allocated, check, equal, exited, make_file, ready, say, until, vmm
 
 MIB = 1 << 20
 
@@ -329,7 +329,7 @@ def cycles():
             trouble = "cycle %d: clock %.3f s off, ticks %d after %d" % (number, error, ticks(machine), before)
             break
     check("%d cycles of pause, save and load" % count, not trouble, trouble)
-    print("a cycle took %.2f s" % ((time.monotonic() - begin) / count))
+    say("a cycle took %.2f s" % ((time.monotonic() - begin) / count))
     equal("each drew its own random numbers", len(seen), count)
     equal("files are there after them", machine.out("md5sum </tmp/data"), data)
     equal("the generation changed each time", machine.out("dmesg | grep -c 'virtual machine fork'"), str(count))
