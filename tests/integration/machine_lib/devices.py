@@ -32,7 +32,7 @@ def drives_of(engine):
     fixed = make_file("fixed.img", 4 * MIB, content)
     shrinks = make_file("shrinks.img", 64 * MIB)
     base = make_file("base.img", 8 * MIB, content)
-    overlay = os.path.join(Settings.work, "overlay.layer")
+    overlay = os.path.join(Settings.work, engine + ".layer")
     machine = Machine().boot(drives=[
         {"drive_id": "shrinks", "path_on_host": shrinks, "io_engine": engine},
         {"drive_id": "plain", "path_on_host": plain, "cache_type": "Writeback", "io_engine": engine},
