@@ -58,6 +58,9 @@ RULE(EVERY, clock_gettime)
 RULE(EVERY, gettimeofday)
 RULE(EVERY, sched_yield)
 
+/* The size of memory, which qsort() asks for when it sorts more than a KiB. */
+RULE(DEVICE, sysinfo)
+
 RULE(EVERY, read)
 RULE(EVERY, write)
 RULE(EVERY, writev) /* the message of an assertion */

@@ -1,0 +1,80 @@
+"""Rate limits of drives and entropy, measured from inside against this machine's clock."""
+
+import time
+
+from harness import Machine, Unexpected, check, make_file
+
+MIB = 1 << 20
+TOLERANCE = 0.05
+
+
+def measure(machine, path, verb, size, drain, count):
+    """Requests per second, without the first `drain`: they empty a bucket that is full."""
+    with machine.command("guest_shell io %s %s %d %d %d" % (path, verb, size, drain, count)) as stream:
+        data = b""
+        while not data.startswith(b"start\n"):
+            piece = stream.recv(100)
+            if not piece:
+                raise Unexpected("io ended: %r" % data)
+            data += piece
+        begin = time.monotonic()
+        while b"end\n" not in data:
+            piece = stream.recv(100)
+            if not piece:
+                raise Unexpected("io ended: %r" % data)
+            data += piece
+        return count / (time.monotonic() - begin)
+
+
+def rate(name, machine, path, verb, size, drain, count, wanted):
+    """One request more or less than the clock's share is in `TOLERANCE`."""
+    seen = measure(machine, path, verb, size, drain, count)
+    check("%s: %.0f requests of %d bytes a second" % (name, wanted, size), abs(seen - wanted) <= TOLERANCE * wanted,
+          "%.2f, %.1f %% off" % (seen, 100 * (seen - wanted) / wanted))
+
+
+def bucket(size, milliseconds=1000, burst=0):
+    return {"size": size, "refill_time": milliseconds, "one_time_burst": burst}
+
+
+def limits():
+    """Limits of a drive and of the entropy device, and their change at run time."""
+    path = make_file("limit.img", 16 * MIB)
+    machine = Machine().configure(entropy=False, drives=[{
+        "drive_id": "d", "path_on_host": path, "rate_limiter": {"bandwidth": bucket(MIB // 2, 500)}}])
+    machine.put("/entropy", {"rate_limiter": {"bandwidth": bucket(4000, 1000)}})
+    machine.start().wait()
+    rate("bandwidth, reads", machine, "/dev/vda", "read", 32768, 40, 80, 32)
+    rate("bandwidth, writes", machine, "/dev/vda", "write", 65536, 20, 40, 16)
+
+    def patch(**limits):
+        machine.patch("/drives/d", {"drive_id": "d", "rate_limiter": limits})
+
+    patch(bandwidth=bucket(0, 0), ops=bucket(4, 100))
+    rate("operations, reads", machine, "/dev/vda", "read", 4096, 12, 100, 40)
+    patch(ops=bucket(10, 500))
+    rate("operations, a slower bucket", machine, "/dev/vda", "write", 4096, 25, 50, 20)
+    patch(bandwidth=bucket(2 * MIB, 1000), ops=bucket(20, 1000))
+    rate("both: the tighter one holds", machine, "/dev/vda", "read", 4096, 50, 50, 20)
+    patch(bandwidth=bucket(0, 0), ops=bucket(0, 0))
+    seen = measure(machine, "/dev/vda", "read", 4096, 0, 100)
+    check("limits that were taken away do not hold", seen > 50, seen)
+    throttled = machine.api("GET", "/metrics")[1]
+    check("throttling is counted", "rate_limiter_throttled_events{machine=\"%s\",device=\"d\"} 0\n" % machine.id not in throttled)
+    # The guest's driver asks for as much as its buffer holds: bytes are what counts.
+    rate("entropy", machine, "/dev/hwrng", "read", 400, 25, 25, 10)
+    patch(ops=bucket(5, 5000))
+    # A guest that waits for tokens is paused and goes on.
+    with machine.command("guest_shell io /dev/vda read 4096 6 2") as stream:
+        time.sleep(0.3)
+        begin = time.monotonic()
+        machine.pause()
+        check("a pause does not wait for tokens", time.monotonic() - begin < 1, time.monotonic() - begin)
+        machine.resume()
+        data = b""
+        while b"exit" not in data:
+            data += stream.recv(100)
+        check("and the requests are answered", b"end\n" in data and b"exit 0" in data, data)
+
+
+PARTS = [limits]
