@@ -8,13 +8,13 @@ measured in each round, so that what else happens on the machine meets all alike
 """
 import os
 import re
+import signal
 import statistics
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from peers_machines import (Broken, Kvmtool, Micro, Qemu, ask_agent, find_program, now,  # noqa: E402
-                            version_of)
+from peers_machines import Broken, Kvmtool, Micro, Qemu, find_program, now, version_of  # noqa: E402
 
 ROUNDS = int(os.environ.get("PEERS_ROUNDS", "10"))
 SETTLE = 0.5  # seconds between a start in advance and its use: the kernel puts work off (RCU)
@@ -38,7 +38,7 @@ class Way:
         process, begin = self.run()
         try:
             self.tick.append(process.wait_tick() - begin)
-            self.agent.append(ask_agent(self.machine.connect) - begin)
+            self.agent.append(self.machine.wait_agent(process) - begin)
             time.sleep(0.2)
             process.drain()
             self.private.append(process.private_kib(self.machine.memory_file))
@@ -117,7 +117,7 @@ def collect(work, monitor, kernel, bzimage, initrd):
         lambda: micro_ways("firecracker", firecracker, "Firecracker", places, False))
     add("kvmtool", kvmtool, "lkvm is not installed; Debian 12 does not package it (LKVM= names it)",
         lambda: [Way(BOOT, "kvmtool", machine, at_once(machine.boot))
-                 for machine in [Kvmtool(kvmtool, work, bzimage, initrd, 103)]])
+                 for machine in [Kvmtool(kvmtool, work, bzimage, initrd)]])
     return ways, told
 
 
@@ -189,7 +189,14 @@ def print_trace(machine):
     print("```")
 
 
+def on_terminate(number, frame):
+    del number, frame
+    sys.exit("peers: terminated")  # what runs is ended on the way
+
+
 def main():
+    signal.signal(signal.SIGTERM, on_terminate)
+    signal.signal(signal.SIGHUP, on_terminate)
     work, monitor, kernel, bzimage, initrd = sys.argv[1:]
     if 0 in os.sched_getaffinity(0) and os.environ.get("PEERS_LAB"):
         sys.exit("peers: guests must not run on the lab host's CPU 0 (docs/development.md)")

@@ -84,23 +84,29 @@ class Process:
         self.pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
         os.close(writing)
         self.console = reading
+        self.output = b""
 
-    def wait_tick(self):
-        """Until the guest has printed one of its dots; when that was."""
-        seen = b""
-        while True:
+    def wait_for(self, mark):
+        """Until the guest has printed it; when that was."""
+        while mark not in self.output:
             if not select.select([self.console], [], [], DEADLINE)[0]:
-                raise Broken(f"the guest has printed nothing for {DEADLINE} s but {seen.decode(errors='replace')}")
+                raise Broken(f"the guest has printed nothing for {DEADLINE} s but {self.told()}")
             part = os.read(self.console, 65536)
-            if b"." in part:
-                return now()
-            seen += part
+            self.output += part
             if not part:
                 with open(self.log, encoding="utf-8", errors="replace") as log:
-                    raise Broken(f"the monitor ended: {seen.decode(errors='replace')[-300:]} {log.read()[-600:]}")
+                    raise Broken(f"the monitor ended: {self.told()} {log.read()[:600].strip()}")
+        return now()
+
+    def wait_tick(self):
+        return self.wait_for(b".")
+
+    def told(self):
+        return self.output.decode(errors="replace")[-300:]
 
     def drain(self):
         """Forget what the console said so far: a full pipe would stop a monitor."""
+        self.output = b""
         os.set_blocking(self.console, False)
         try:
             while os.read(self.console, 65536):
@@ -197,6 +203,10 @@ class Micro:
     def connect(self):
         return connect_hybrid(self.path("vsock"))
 
+    def wait_agent(self, process):
+        del process
+        return ask_agent(self.connect)
+
     def start(self, *options):
         for name in ("vsock", "api"):
             if os.path.exists(self.path(name)):
@@ -267,7 +277,7 @@ class Qemu:
         self.mapped = mapped
         self.memory_file = self.path("memory") if mapped else None
         self.log = self.path("log")
-        self.common = [program, "-M", "microvm,x-option-roms=off,rtc=off,memory-backend=ram", "-accel", "kvm",
+        self.common = [program, "-M", "microvm,x-option-roms=off,acpi=off,rtc=off,memory-backend=ram", "-accel", "kvm",
                        "-cpu", "host", "-smp", "1", "-m", f"{MEMORY_MIB}M", "-nodefaults", "-no-user-config",
                        "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", kernel, "-initrd", initrd,
                        "-append", COMMAND_LINE, "-global", "virtio-mmio.force-legacy=false",
@@ -278,6 +288,10 @@ class Qemu:
 
     def connect(self):
         return connect_vsock(self.cid)
+
+    def wait_agent(self, process):
+        del process
+        return ask_agent(self.connect)
 
     def backend(self, saving):
         """What is saved goes to a shared mapping of the file; what is restored has a private one."""
@@ -361,23 +375,18 @@ class Qemu:
 
 
 class Kvmtool:
-    """kvmtool has no snapshots: it boots."""
+    """kvmtool has no snapshots: it boots. Its devices are on PCI, for which the guest kernel has no drivers."""
 
-    def __init__(self, program, work, kernel, initrd, cid):
-        self.name = "kvmtool"
-        self.cid = cid
+    def __init__(self, program, work, kernel, initrd):
         self.memory_file = None
         self.log = os.path.join(work, "kvmtool.log")
         self.home = os.path.join(work, "kvmtool-home")
         os.makedirs(self.home)
-        # Its devices are told by this line: it prints it with --debug. The first has interrupt 5.
-        device = " virtio_mmio.device=0x200@0xd2000000:5"
         self.argv = [program, "run", "--name", "bench", "-k", kernel, "-i", initrd, "-c", "1", "-m", str(MEMORY_MIB),
-                     "-n", "mode=none", "--console", "serial", "--virtio-transport", "mmio", "--vsock", str(cid),
-                     "-p", COMMAND_LINE + device]
+                     "-n", "mode=none", "--console", "serial", "-p", COMMAND_LINE + " tell=agent"]
 
-    def connect(self):
-        return connect_vsock(self.cid)
+    def wait_agent(self, process):
+        return process.wait_for(b"@")
 
     def boot(self):
         os.environ["HOME"] = self.home
