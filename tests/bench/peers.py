@@ -102,13 +102,13 @@ def collect(work, monitor, kernel, bzimage, initrd):
     firecracker = find_program("FIRECRACKER")
     kvmtool = find_program("LKVM", "lkvm")
 
-    def add(name, program, missing, make):
+    def add(name, program, missing, make, version="--version"):
         if not program:
             told.append(f"{name}: skipped, {missing}")
             return
         try:
             ways.extend(make())
-            told.append(f"{name}: {version_of(program, '--version')}")
+            told.append(f"{name}: {version_of(program, version)}")
         except (Broken, OSError) as error:
             told.append(f"{name}: skipped, {error}")
 
@@ -117,7 +117,7 @@ def collect(work, monitor, kernel, bzimage, initrd):
         lambda: micro_ways("firecracker", firecracker, "Firecracker", places, False))
     add("kvmtool", kvmtool, "lkvm is not installed; Debian 12 does not package it (LKVM= names it)",
         lambda: [Way(BOOT, "kvmtool", machine, at_once(machine.boot))
-                 for machine in [Kvmtool(kvmtool, work, bzimage, initrd)]])
+                 for machine in [Kvmtool(kvmtool, work, bzimage, initrd)]], "version")
     return ways, told
 
 
