@@ -67,17 +67,35 @@ def at_once(start):
     return run
 
 
-def micro_ways(name, program, title, places, shell):
+def micro_ways(name, program, title, places):
     machine = Micro(name, program, *places)
-    options = ("--shell", "1") if shell else ()
     machine.save()
-    ways = [Way(AHEAD, title, machine, ahead(lambda: machine.prepare(*options), machine.load)),
+    return [Way(AHEAD, title, machine, ahead(machine.prepare, machine.load)),
             Way(START, title, machine, at_once(machine.restore)),
             Way(BOOT, title, machine, at_once(machine.boot))]
-    if shell:
-        working_set = machine.record(options)
-        ways.insert(1, Way(AHEAD, f"{title}, recorded working set", machine,
-                           ahead(lambda: machine.prepare(*options), lambda: machine.load(working_set))))
+
+
+def our_ways(program, places):
+    """With a recorded working set too; and all of it with a guest that knows no ACPI, as QEMU's here and kvmtool's."""
+    shell = ("--shell", "1")
+    ways = []
+    for name, arguments, title in (("atoll", "", "atoll-vmm"),
+                                   ("atoll-plain", " acpi=off", "atoll-vmm, guest without ACPI")):
+        machine = Micro(name, program, *places, arguments)
+        machine.save()
+        working_set = machine.record(shell)
+
+        def prepare(machine=machine):
+            return machine.prepare(*shell)
+
+        def load(machine=machine, working_set=working_set):
+            machine.load(working_set)
+
+        ways += [Way(AHEAD, title, machine, ahead(prepare, machine.load)),
+                 Way(AHEAD, f"{title}, recorded working set", machine, ahead(prepare, load)),
+                 Way(START, title, machine, at_once(machine.restore))]
+        if not arguments:
+            ways.append(Way(BOOT, title, machine, at_once(machine.boot)))
     return ways
 
 
@@ -96,7 +114,7 @@ def qemu_ways(program, places):
 def collect(work, monitor, kernel, bzimage, initrd):
     """All ways, ours first; and a line for each peer: its version, or why it is not there."""
     places = (work, kernel, initrd)
-    ways = micro_ways("atoll", monitor, "atoll-vmm", places, True)
+    ways = our_ways(monitor, places)
     told = [f"atoll-vmm: {version_of(monitor, '--version')}"]
     qemu = find_program("QEMU", "qemu-system-x86_64")
     firecracker = find_program("FIRECRACKER")
@@ -114,7 +132,7 @@ def collect(work, monitor, kernel, bzimage, initrd):
 
     add("QEMU", qemu, "qemu-system-x86_64 is not installed (QEMU= names it)", lambda: qemu_ways(qemu, places))
     add("Firecracker", firecracker, "FIRECRACKER= names no program",
-        lambda: micro_ways("firecracker", firecracker, "Firecracker", places, False))
+        lambda: micro_ways("firecracker", firecracker, "Firecracker", places))
     add("kvmtool", kvmtool, "lkvm is not installed; Debian 12 does not package it (LKVM= names it)",
         lambda: [Way(BOOT, "kvmtool", machine, at_once(machine.boot))
                  for machine in [Kvmtool(kvmtool, work, bzimage, initrd)]], "version")

@@ -183,8 +183,7 @@ def connect_vsock(cid):
 class Micro:
     """atoll-vmm, and Firecracker, which has the same API."""
 
-    def __init__(self, name, program, work, kernel, initrd):
-        self.name = name
+    def __init__(self, name, program, work, kernel, initrd, arguments=""):
         self.program = program
         self.dir = os.path.join(work, name)
         os.makedirs(self.dir)
@@ -194,7 +193,7 @@ class Micro:
         with open(self.path("config.json"), "w", encoding="ascii") as file:
             json.dump({"machine-config": {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB},
                        "boot-source": {"kernel_image_path": kernel, "initrd_path": initrd,
-                                       "boot_args": COMMAND_LINE},
+                                       "boot_args": COMMAND_LINE + arguments},
                        "vsock": {"guest_cid": 3, "uds_path": self.path("vsock")}, "drives": []}, file)
 
     def path(self, name):
@@ -269,7 +268,6 @@ class Qemu:
     """QEMU's microvm: from a migration stream, or with the memory in a file that is mapped."""
 
     def __init__(self, name, program, work, kernel, initrd, cid, mapped):
-        self.name = name
         self.dir = os.path.join(work, name)
         os.makedirs(self.dir)
         self.stream = self.path("stream")
