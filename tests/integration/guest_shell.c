@@ -10,7 +10,9 @@
  * DRAIN COUNT direct I/O: DRAIN requests, "start", COUNT requests, "end" guest_shell fill FILE SIZE requests
  * of SIZE at the file, until it ends or fails
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
