@@ -10,7 +10,6 @@
  * DRAIN COUNT direct I/O: DRAIN requests, "start", COUNT requests, "end" guest_shell fill FILE SIZE requests
  * of SIZE at the file, until it ends or fails
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
