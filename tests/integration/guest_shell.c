@@ -10,9 +10,6 @@
  * DRAIN COUNT direct I/O: DRAIN requests, "start", COUNT requests, "end" guest_shell fill FILE SIZE requests
  * of SIZE at the file, until it ends or fails
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
@@ -24,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -62,15 +60,23 @@ static int listen_at(unsigned port)
 	return fd;
 }
 
+/* The kernel's own patience is two seconds, which a busy emulator can take. */
 static int connect_host(unsigned port)
 {
 	struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_port = port, .svm_cid = VMADDR_CID_HOST };
+	struct timeval patience = { .tv_sec = 60 };
 	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+	if (fd >= 0 &&
+	    setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof(patience)) == 0 &&
+	    connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
 		return fd;
-	if (fd >= 0)
+	if (fd >= 0) {
+		int code = errno;
+
 		close(fd);
+		errno = code;
+	}
 	return -1;
 }
 
@@ -157,7 +163,7 @@ static int join(unsigned port)
 	ssize_t size;
 
 	if (fd < 0)
-		return REFUSED;
+		return errno == ECONNRESET || errno == ECONNREFUSED ? REFUSED : fail("connect");
 	if (fork() == 0) {
 		while ((size = read(STDIN_FILENO, buffer, sizeof(buffer))) > 0)
 			if (!write_all(fd, buffer, (size_t)size))

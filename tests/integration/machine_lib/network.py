@@ -144,19 +144,19 @@ def interface():
         status, message = machine.fault("PATCH", "/network-interfaces/x", {"iface_id": "x"})
         check("refused: a change of one that is not there", status == 400 and message, (status, message))
 
-        limit = {"bandwidth": {"size": 100000, "refill_time": 200}}
+        limit = {"bandwidth": {"size": 30000, "refill_time": 200}}
         machine.patch("/network-interfaces/eth", {"iface_id": "eth", "rx_rate_limiter": limit})
-        seen = throughput_to_guest(tap, machine, 2.5)
-        check("a limit of 500 kB/s to the guest, set at run time", 0.9 * 500e3 < seen < 1.1 * 500e3, "%.0f" % seen)
+        seen = throughput_to_guest(tap, machine, 3)
+        check("a limit of 150 kB/s to the guest, set at run time", 0.9 * 150e3 < seen < 1.1 * 150e3, "%.0f" % seen)
         none = {"bandwidth": {"size": 0, "refill_time": 0}}
         machine.patch("/network-interfaces/eth", {"iface_id": "eth", "rx_rate_limiter": none, "tx_rate_limiter": limit})
         sizes = []
 
         def timed(stream):
-            while sum(sizes) < 300000:
+            while sum(sizes) < 200000:
                 sizes.append(len(stream.recv(65536)))
             begin, size = time.monotonic(), 0
-            while size < 1250000:
+            while size < 500000:
                 size += len(stream.recv(65536))
             got.append(size / (time.monotonic() - begin))
 
@@ -164,7 +164,7 @@ def interface():
         port = serve(tap, timed)
         machine.run("nc %s %d </tmp/r" % (tap.host, port))
         until(lambda: got)
-        check("a limit of 500 kB/s from the guest", got and 0.88 * 500e3 < got[0] < 1.1 * 500e3, got)
+        check("a limit of 150 kB/s from the guest", got and 0.85 * 150e3 < got[0] < 1.15 * 150e3, got)
         machine.patch("/network-interfaces/eth", {"iface_id": "eth", "tx_rate_limiter": none})
         equal("and without limits again", machine.run("ping -c 2 -i 0.1 -W 2 %s >/dev/null" % tap.host)[1], 0)
 
