@@ -167,19 +167,19 @@ def times(theirs, ours):
 
 def print_table(ways):
     print("| | what | first instruction: median (best), ms | times ours | agent's answer: median (best), ms "
-          "| times ours | private MiB |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+          "| times ours | private MiB: written | and clean |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for kind in (AHEAD, START, BOOT):
         ours = next(way for way in ways if way.kind == kind)
         for way in ways:
             if way.kind != kind:
                 continue
             if way.failure or not way.agent:
-                print(f"| {kind} | {way.title} | failed: {way.failure} | | | | |")
+                print(f"| {kind} | {way.title} | failed: {way.failure} | | | | | |")
                 continue
             cells = [f"{middle(way.tick):.1f} ({min(way.tick):.1f})", times(way.tick, ours.tick),
                      f"{middle(way.agent):.1f} ({min(way.agent):.1f})", times(way.agent, ours.agent),
-                     f"{middle(way.private) / 1024:.2f}"]
+                     *(f"{middle(part) / 1024:.2f}" for part in zip(*way.private))]
             print(f"| {kind} | {way.title} | " + " | ".join(cells) + " |")
 
 
@@ -196,7 +196,7 @@ def print_trace(machine):
             process.wait_tick()
         finally:
             process.end()
-    print(f"\nPrivate memory of a shell before its load: {idle / 1024:.2f} MiB.\n")
+    print(f"\nPrivate memory of a shell before its load: {idle[0] / 1024:.2f} MiB written, {idle[1] / 1024:.2f} MiB clean.\n")
     print(f"`--trace-restore` of one load with a working set (the request was answered after {answered:.1f} ms):\n")
     print("```")
     with open(machine.log, encoding="utf-8", errors="replace") as log:

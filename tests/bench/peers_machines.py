@@ -116,8 +116,11 @@ class Process:
         os.set_blocking(self.console, True)
 
     def private_kib(self, memory_file):
-        """Private memory beside the guest's: its mapping is the one of the memory file or as large as it."""
-        total = 0
+        """
+        Private memory beside the guest's, whose mapping is the one of the memory file or as large as it: what was
+        written, and clean pages, which are of files (the program's own) and shared as soon as a second one runs.
+        """
+        total = {"Private_Dirty:": 0, "Private_Clean:": 0}
         skip = False
         with open(f"/proc/{self.pid}/smaps", encoding="ascii") as maps:
             for line in maps:
@@ -125,9 +128,9 @@ class Process:
                 if not words[0].endswith(":"):
                     start, end = (int(word, 16) for word in words[0].split("-"))
                     skip = end - start >= MEMORY_MIB << 20 or (memory_file and line.endswith(f"{memory_file}\n"))
-                elif not skip and words[0] in ("Private_Clean:", "Private_Dirty:"):
-                    total += int(words[1])
-        return total
+                elif not skip and words[0] in total:
+                    total[words[0]] += int(words[1])
+        return total["Private_Dirty:"], total["Private_Clean:"]
 
     def end(self):
         os.kill(self.pid, signal.SIGKILL)

@@ -133,6 +133,44 @@ int machine_attach_devices(struct machine *machine, const struct machine_config 
 	return request.ret;
 }
 
+/* --- rest --- */
+
+struct pause_request {
+	struct machine *machine;
+	struct error *err;
+	int ret;
+};
+
+static void pause_on_loop(void *context)
+{
+	struct pause_request *request = context;
+	const struct machine *machine = request->machine;
+
+	for (unsigned i = 0; i < machine->device_count && request->ret == 0; i++)
+		request->ret = virtio_pause(machine->devices[i].device, request->err);
+}
+
+int machine_pause_devices(struct machine *machine, struct error *err)
+{
+	struct pause_request request = { machine, err, 0 };
+
+	loop_call(machine->loop, pause_on_loop, &request);
+	return request.ret;
+}
+
+static void resume_on_loop(void *context)
+{
+	const struct machine *machine = context;
+
+	for (unsigned i = 0; i < machine->device_count; i++)
+		virtio_resume(machine->devices[i].device);
+}
+
+void machine_resume_devices(struct machine *machine)
+{
+	loop_call(machine->loop, resume_on_loop, machine);
+}
+
 void machine_free_devices(struct machine *machine)
 {
 	for (unsigned i = 0; i < machine->device_count; i++)

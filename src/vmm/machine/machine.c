@@ -440,8 +440,6 @@ int machine_restore(struct machine *machine, const struct machine_config *config
 
 int machine_pause(struct machine *machine, struct error *err)
 {
-	int ret = 0;
-
 	if (machine->state == MACHINE_NOT_STARTED)
 		return error_set(err, EINVAL, "the machine has not been started");
 	if (machine->state == MACHINE_PAUSED)
@@ -451,9 +449,7 @@ int machine_pause(struct machine *machine, struct error *err)
 	for (unsigned i = 0; i < machine->vcpu_count; i++)
 		vcpu_wait_paused(&machine->vcpus[i]);
 	machine->state = MACHINE_PAUSED;
-	for (unsigned i = 0; i < machine->device_count && ret == 0; i++)
-		ret = virtio_pause(machine->devices[i].device, err);
-	return ret;
+	return machine_pause_devices(machine, err);
 }
 
 int machine_resume(struct machine *machine, struct error *err)
@@ -464,8 +460,7 @@ int machine_resume(struct machine *machine, struct error *err)
 		return 0;
 	trace_step(machine, NULL);
 	/* Devices first: an interrupt that they raise finds the chips restored and the vCPUs about to run. */
-	for (unsigned i = 0; i < machine->device_count; i++)
-		virtio_resume(machine->devices[i].device);
+	machine_resume_devices(machine);
 	for (unsigned i = 0; i < machine->vcpu_count; i++) {
 		vcpu_notice_pause(&machine->vcpus[i]);
 		vcpu_resume(&machine->vcpus[i]);

@@ -58,6 +58,11 @@ void machine_unmap_memory(struct machine *machine);
 int machine_attach_devices(struct machine *machine, const struct machine_config *config,
                            const struct snapshot_reader *snapshot, struct error *err);
 
+/* Bring all devices to rest, and let them go on. One visit to the device thread for all of them: each costs
+ * two switches of threads, which are on a restore's path. */
+int machine_pause_devices(struct machine *machine, struct error *err);
+void machine_resume_devices(struct machine *machine);
+
 /* Exits of vCPUs that go to a device's window. */
 void machine_mmio(void *context, uint64_t gpa, bool write, void *data, unsigned size);
 
