@@ -1,7 +1,7 @@
 # Atoll: `make help` lists what can be made.
 BUILD := build
 
-.PHONY: help up down deps build kernel guest test test-unit bench lint clean
+.PHONY: help up down deps build kernel guest test test-unit bench bench-peers lint clean
 
 help:
 	@echo 'make up         install, build, start the service and prove it with a first sandbox (as root)'
@@ -12,6 +12,7 @@ help:
 	@echo 'make guest      build the root file systems of the templates, or find them in the cache'
 	@echo 'make test       run all tests; starts the service for its part and ends it if it was not running'
 	@echo 'make bench      measure the running service and write docs/benchmarks.md'
+	@echo 'make bench-peers measure the monitor beside QEMU, Firecracker and kvmtool, those that are there'
 	@echo 'make lint       warnings as errors with gcc and clang, formatting, cppcheck, layering'
 	@echo 'make clean      remove $(BUILD)/'
 
@@ -41,6 +42,9 @@ guest: build
 
 bench: build
 	@tests/bench/run
+
+bench-peers: build
+	@tests/bench/peers
 
 test: build
 	@tests/run

@@ -22,6 +22,13 @@ void api_call_node(struct api *api, const char *method, const char *target, json
 	http_call_simple(api->node, &endpoint, method, target, text, CALL_PATIENCE, done, context);
 }
 
+static bool is_paused(const json_t *sandbox)
+{
+	const char *state = json_string_value(json_object_get(sandbox, "state"));
+
+	return state && strcmp(state, "paused") == 0;
+}
+
 /* A sandbox that the node has and we do not know to run: after a crash of ours in the middle of a create. */
 static void take_up(struct record *record, const json_t *sandbox)
 {
@@ -32,7 +39,9 @@ static void take_up(struct record *record, const json_t *sandbox)
 	record->vcpu_count = (int)json_integer_value(json_object_get(sandbox, "vcpu_count"));
 	record->memory_mib = (int)json_integer_value(json_object_get(sandbox, "memory_mib"));
 	record->disk_mib = (int)json_integer_value(json_object_get(sandbox, "disk_mib"));
-	record->running = true;
+	record->paused = is_paused(sandbox);
+	record->running = !record->paused;
+	record->changed_ms = time_wall_ms();
 }
 
 static const json_t *find_in(const json_t *list, const char *id)
@@ -57,11 +66,12 @@ static void compare(struct api *api, const json_t *list, int64_t asked_ms)
 		struct error err = { 0 };
 
 		/* What began after the question is not in the answer. */
-		if (record->started_at_ms > asked_ms - (record->running ? 0 : CREATING_MS))
+		if (record->changed_ms >= asked_ms ||
+		    record->started_at_ms > asked_ms - (record->running || record->paused ? 0 : CREATING_MS))
 			continue;
 		if (!sandbox) {
 			registry_remove(api->registry, record);
-		} else if (!record->running) {
+		} else if (!(record->paused ? is_paused(sandbox) : record->running && !is_paused(sandbox))) {
 			take_up(record, sandbox);
 			if (registry_update(api->registry, record, &err) < 0)
 				log_error("%s", err.message);

@@ -30,6 +30,17 @@ static void link_record(struct registry *registry, struct record *record)
 	list_append(&registry->all, &record->all);
 }
 
+bool record_is_running(const struct record *record)
+{
+	return record->running && record->end_at_ms > time_wall_ms();
+}
+
+bool record_is_paused(const struct record *record)
+{
+	return record->paused ||
+	       (record->running && record->auto_pause && record->end_at_ms <= time_wall_ms());
+}
+
 void record_free(struct record *record)
 {
 	if (!record)

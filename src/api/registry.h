@@ -18,8 +18,17 @@ struct record {
 	int vcpu_count;
 	int memory_mib;
 	int disk_mib;
-	bool running; /* false: the node was asked and has not answered */
+	bool running;       /* its machine is there */
+	bool paused;        /* only its files are; neither: the node was asked and has not answered */
+	bool auto_pause;    /* at its end, instead of a kill */
+	bool auto_resume;   /* by traffic */
+	int64_t changed_ms; /* when the state was last heard of or changed; not stored */
 };
+
+/* Running, and its time is not over. Over, with auto_pause, it counts as paused: that is what it is about to
+ * be. */
+bool record_is_running(const struct record *record);
+bool record_is_paused(const struct record *record);
 
 /* Made from what the store holds. NULL with `err`. */
 struct registry *registry_new(struct store *store, struct error *err);

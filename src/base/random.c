@@ -1,6 +1,7 @@
 #include "base/random.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -65,4 +66,15 @@ bool secret_equal(const char *a, const char *b)
 	for (size_t i = 0; i < size; i++)
 		different |= (unsigned char)(a[i] ^ b[i]);
 	return different == 0;
+}
+
+void random_uuid(char id[37])
+{
+	char hex[33];
+
+	random_hex(hex, 16);
+	/* Version 4, variant 1. */
+	hex[12] = '4';
+	hex[16] = "89ab"[hex[16] & 3];
+	(void)snprintf(id, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
 }

@@ -16,3 +16,6 @@ void random_id(char *text, size_t length);
 
 /* Compare secrets without telling by time where they differ. Lengths may be told. */
 bool secret_equal(const char *a, const char *b);
+
+/* A UUID of version 4 (RFC 9562), lower case: 36 characters and the NUL. */
+void random_uuid(char id[37]);

@@ -14,8 +14,6 @@
 #include "node/monitor.h"
 #include "node/sandbox.h"
 
-#define BUILD_INSIDE  "/build" /* its directory, in the monitor's jail */
-
 #define BOOT_SECONDS  300 /* under emulation, on a busy machine */
 #define READY_SECONDS 900
 #define READY_MS      1000 /* between two looks */
@@ -569,17 +567,6 @@ static void on_copied(uv_work_t *work, int status)
 
 /* --- beginning --- */
 
-static void make_uuid(char id[40])
-{
-	char hex[33];
-
-	random_hex(hex, 16);
-	/* Version 4, variant 1 (RFC 9562). */
-	hex[12] = '4';
-	hex[16] = "89ab"[hex[16] & 3];
-	(void)snprintf(id, 40, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
-}
-
 static void copy_text(char *to, size_t size, const char *text)
 {
 	(void)snprintf(to, size, "%s", text ? text : "");
@@ -600,7 +587,7 @@ struct build *build_start(struct node *node, const struct build_request *request
 	build->events = events;
 	build->context = context;
 	build->started_us = time_monotonic_us();
-	make_uuid(build->id);
+	random_uuid(build->id);
 	build->request =
 	        json_pack("{s:s,s:s,s:s,s:i,s:i,s:s,s:s}", "warm_cmd", request->warm_cmd, "name",
 	                  request->name, "source", request->source, "vcpu_count", (int)request->vcpu_count,

@@ -1,27 +1,77 @@
 #include "node/journal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-int journal_write(const struct sandbox *sandbox, const char *directory, struct error *err)
+static const char *state_name(const struct sandbox *sandbox)
+{
+	if (sandbox->running)
+		return "running";
+	return sandbox->resuming ? "resuming" : "starting";
+}
+
+static int write_json(const struct sandbox *sandbox, const char *state, const char *path, struct error *err)
 {
 	cleanup_json json_t *json = sandbox_json(sandbox);
 	cleanup_free char *text = NULL;
-	char path[NODE_PATH_MAX + 32];
 
-	(void)json_object_set_new(json, "state", json_string(sandbox->running ? "running" : "starting"));
-	(void)json_object_set_new(json, "start_time", json_integer((json_int_t)sandbox->monitor->start_time));
-	(void)json_object_set_new(json, "uid", json_integer(sandbox->monitor->uid));
+	(void)json_object_set_new(json, "state", json_string(state));
+	if (sandbox->monitor) {
+		(void)json_object_set_new(json, "start_time",
+		                          json_integer((json_int_t)sandbox->monitor->start_time));
+		(void)json_object_set_new(json, "uid", json_integer(sandbox->monitor->uid));
+	}
+	(void)json_object_set_new(json, "stack",
+	                          json_pack("{s:i,s:i,s:i}", "pauses", (int)sandbox->stack.pauses, "full",
+	                                    (int)sandbox->stack.full, "frozen", (int)sandbox->stack.frozen));
 	(void)json_object_set(json, "env_vars", sandbox->env_vars);
 	if (sandbox->access_token)
 		(void)json_object_set_new(json, "access_token", json_string(sandbox->access_token));
 	text = json_dumps(json, JSON_COMPACT);
 	if (!text)
 		return error_errno(err, ENOMEM, "write the journal of %s", sandbox->id);
-	(void)snprintf(path, sizeof(path), "%s/journal.json", directory);
 	return file_write_atomic(path, text, strlen(text), 0600, err);
+}
+
+int journal_write(const struct sandbox *sandbox, const char *directory, struct error *err)
+{
+	char path[NODE_PATH_MAX + 32];
+
+	(void)snprintf(path, sizeof(path), "%s/journal.json", directory);
+	return write_json(sandbox, state_name(sandbox), path, err);
+}
+
+/* --- pauses --- */
+
+static void pause_path(const struct sandbox *sandbox, const char *id, char path[NODE_PATH_MAX])
+{
+	(void)snprintf(path, NODE_PATH_MAX, "%.160s/paused/%.64s", sandbox->node->data, id);
+}
+
+int journal_write_pause(const struct sandbox *sandbox, struct error *err)
+{
+	char path[NODE_PATH_MAX];
+
+	pause_path(sandbox, sandbox->id, path);
+	return write_json(sandbox, "paused", path, err);
+}
+
+void journal_drop_pause(const struct sandbox *sandbox)
+{
+	char path[NODE_PATH_MAX];
+	cleanup_close int directory = -1;
+
+	pause_path(sandbox, sandbox->id, path);
+	if (unlink(path) < 0)
+		return;
+	*strrchr(path, '/') = '\0';
+	directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (directory >= 0)
+		(void)fsync(directory);
 }
 
 static void copy(const json_t *json, const char *key, char *to, size_t size)
@@ -47,6 +97,7 @@ static int fill(struct sandbox *sandbox, const json_t *json, struct error *err)
 {
 	const char *token = json_string_value(json_object_get(json, "access_token"));
 	const char *state = json_string_value(json_object_get(json, "state"));
+	const json_t *stack = json_object_get(json, "stack");
 
 	copy(json, "sandbox_id", sandbox->id, sizeof(sandbox->id));
 	copy(json, "build_id", sandbox->build_id, sizeof(sandbox->build_id));
@@ -62,28 +113,48 @@ static int fill(struct sandbox *sandbox, const json_t *json, struct error *err)
 	sandbox->vcpu_count = (unsigned)number(json, "vcpu_count");
 	sandbox->memory_mib = (unsigned)number(json, "memory_mib");
 	sandbox->disk_mib = (unsigned)number(json, "disk_mib");
+	sandbox->auto_pause = json_is_true(json_object_get(json, "auto_pause"));
+	sandbox->stack = (struct stack){ (unsigned)number(stack, "pauses"), (unsigned)number(stack, "full"),
+		                         (unsigned)number(stack, "frozen") };
 	sandbox->running = state && strcmp(state, "running") == 0;
+	sandbox->resuming = state && strcmp(state, "resuming") == 0;
 	return sandbox->id[0] ? 0 : error_set(err, EINVAL, "the journal names no sandbox");
+}
+
+static int read_json(struct sandbox *sandbox, const char *path, json_t **ret, struct error *err)
+{
+	cleanup_buffer struct buffer text = { .limit = 4 << 20 };
+	int result = file_read(path, &text, err);
+
+	if (result == 0)
+		result = json_parse_object(text.data, text.size, ret, err);
+	if (result == 0)
+		result = fill(sandbox, *ret, err);
+	return result < 0 ? error_wrap(err, "%s", path) : 0;
 }
 
 int journal_read(struct sandbox *sandbox, const char *directory, pid_t *ret_pid, uint64_t *ret_start_time,
                  uid_t *ret_uid, struct error *err)
 {
-	cleanup_buffer struct buffer text = { .limit = 4 << 20 };
 	cleanup_json json_t *json = NULL;
 	char path[NODE_PATH_MAX + 32];
 	int ret;
 
 	(void)snprintf(path, sizeof(path), "%s/journal.json", directory);
-	ret = file_read(path, &text, err);
-	if (ret == 0)
-		ret = json_parse_object(text.data, text.size, &json, err);
-	if (ret == 0)
-		ret = fill(sandbox, json, err);
+	ret = read_json(sandbox, path, &json, err);
 	if (ret < 0)
-		return error_wrap(err, "%s", path);
+		return ret;
 	*ret_pid = (pid_t)number(json, "pid");
 	*ret_start_time = (uint64_t)number(json, "start_time");
 	*ret_uid = (uid_t)number(json, "uid");
 	return 0;
+}
+
+int journal_read_pause(struct sandbox *sandbox, const char *id, struct error *err)
+{
+	cleanup_json json_t *json = NULL;
+	char path[NODE_PATH_MAX];
+
+	pause_path(sandbox, id, path);
+	return read_json(sandbox, path, &json, err);
 }

@@ -8,8 +8,7 @@
 #pragma once
 
 #include "node/node.h"
-
-#define MONITOR_RUN "/run" /* in the jail */
+#include "node/places.h"
 
 struct monitor {
 	struct node *node;

@@ -76,6 +76,8 @@ static int read_create(const json_t *body, struct sandbox_request *request, stru
 	if (ret == 0)
 		ret = json_read_string(body, "alias", JSON_OPTIONAL, &request->alias, err);
 	if (ret == 0)
+		ret = json_read_bool(body, "auto_pause", JSON_OPTIONAL, &request->auto_pause, err);
+	if (ret == 0)
 		ret = json_read_string_map(body, "metadata", JSON_OPTIONAL, &request->metadata, err);
 	if (ret == 0)
 		ret = json_read_string_map(body, "env_vars", JSON_OPTIONAL, &request->env_vars, err);
@@ -109,7 +111,7 @@ static void list_sandboxes(struct node *node, struct http_exchange *exchange)
 	list_for_each (link, &node->sandboxes) {
 		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		if (sandbox->running)
+		if (sandbox->running || sandbox->paused)
 			(void)json_array_append_new(list, sandbox_json(sandbox));
 	}
 	http_reply_json(exchange, 200, list);
@@ -152,6 +154,106 @@ static void delete_sandbox(struct sandbox *sandbox, struct http_exchange *exchan
 	sandbox_kill(sandbox, on_killed, killing);
 }
 
+/* --- pause, resume, snapshot --- */
+
+/* Somebody who waits for a change of state; the exchange may go away first, the change goes on. */
+struct change {
+	struct http_exchange *exchange;
+	struct sandbox *sandbox;
+	int status; /* of the answer when it went well; with a sandbox as body when it is 201 */
+};
+
+static void on_change_gone(struct http_exchange *exchange, void *context)
+{
+	struct change *change = context;
+
+	(void)exchange;
+	change->exchange = NULL;
+}
+
+static void on_changed(void *context, const struct error *err)
+{
+	struct change *change = context;
+
+	if (change->exchange) {
+		http_exchange_on_close(change->exchange, NULL, NULL);
+		if (err)
+			http_reply_error(change->exchange, err->code < 400 ? 500 : err->code, "%s",
+			                 err->message);
+		else if (change->status == 201)
+			http_reply_json(change->exchange, 201, sandbox_json(change->sandbox));
+		else
+			http_reply_empty(change->exchange, change->status);
+	}
+	free(change);
+}
+
+static struct change *change_new(struct sandbox *sandbox, struct http_exchange *exchange, int status)
+{
+	struct change *change = malloc(sizeof(*change));
+
+	if (!change) {
+		http_reply_error(exchange, 503, "out of memory");
+		return NULL;
+	}
+	*change = (struct change){ exchange, sandbox, status };
+	http_exchange_on_close(exchange, on_change_gone, change);
+	return change;
+}
+
+static void pause_sandbox(struct sandbox *sandbox, struct http_exchange *exchange)
+{
+	struct change *change = change_new(sandbox, exchange, 204);
+
+	if (change)
+		sandbox_pause(sandbox, on_changed, change);
+}
+
+static void resume_sandbox(struct sandbox *sandbox, struct http_exchange *exchange, const json_t *body)
+{
+	struct change *change;
+	struct error err = { 0 };
+	int64_t end_at_ms = 0;
+
+	if (json_read_integer(body, "end_at_ms", JSON_REQUIRED, 0, INT64_MAX, &end_at_ms, &err) < 0 ||
+	    json_read_bool(body, "auto_pause", JSON_OPTIONAL, &sandbox->auto_pause, &err) < 0) {
+		http_reply_error(exchange, 400, "%s", err.message);
+		return;
+	}
+	change = change_new(sandbox, exchange, 201);
+	if (change)
+		sandbox_resume(sandbox, end_at_ms, on_changed, change);
+}
+
+/* It becomes the name of a directory. */
+static bool is_uuid(const char *text)
+{
+	return strlen(text) == 36 && strspn(text, "0123456789abcdef-") == 36;
+}
+
+static void snapshot_sandbox(struct sandbox *sandbox, struct http_exchange *exchange, const json_t *body)
+{
+	struct change *change;
+	struct error err = { 0 };
+	const char *build_id = NULL;
+	bool ephemeral = false;
+	int ret = json_read_string(body, "build_id", JSON_REQUIRED, &build_id, &err);
+
+	if (ret == 0)
+		ret = json_read_bool(body, "ephemeral", JSON_OPTIONAL, &ephemeral, &err);
+	if (ret == 0 && !is_uuid(build_id))
+		ret = error_set(&err, EINVAL, "build_id must be a UUID, not '%s'", build_id);
+	if (ret == 0 && template_find(sandbox->node, build_id))
+		ret = error_set(&err, EEXIST, "there is a build %s already", build_id);
+	if (ret < 0) {
+		http_reply_error(exchange, 400, "%s", err.message);
+		return;
+	}
+	change = change_new(sandbox, exchange, 204);
+	if (change)
+		sandbox_snapshot(sandbox, build_id, ephemeral, on_changed, change);
+}
+
 static void put_deadline(struct sandbox *sandbox, struct http_exchange *exchange, const json_t *body)
 {
 	struct error err = { 0 };
@@ -175,7 +277,7 @@ static void list_templates(struct node *node, struct http_exchange *exchange)
 		const struct template *template = list_entry(link, struct template, link);
 
 		/* Only what a create would take. */
-		if (template_find(node, template->name) == template)
+		if (!template->snapshot && template_find(node, template->name) == template)
 			(void)json_array_append_new(list, template_json(template));
 	}
 	http_reply_json(exchange, 200, list);
@@ -294,6 +396,12 @@ static void route_sandbox(struct node *node, struct http_exchange *exchange, con
 		delete_sandbox(sandbox, exchange);
 	else if (strcmp(method, "PUT") == 0 && strcmp(rest, "/deadline") == 0)
 		put_deadline(sandbox, exchange, body);
+	else if (strcmp(method, "POST") == 0 && strcmp(rest, "/pause") == 0)
+		pause_sandbox(sandbox, exchange);
+	else if (strcmp(method, "POST") == 0 && strcmp(rest, "/resume") == 0)
+		resume_sandbox(sandbox, exchange, body);
+	else if (strcmp(method, "POST") == 0 && strcmp(rest, "/snapshot") == 0)
+		snapshot_sandbox(sandbox, exchange, body);
 	else
 		http_reply_error(exchange, 404, "no such request: %s %s", method,
 		                 http_request_path(exchange));

@@ -11,14 +11,11 @@
 #include "node/agent.h"
 #include "node/journal.h"
 #include "node/pool.h"
+#include "node/sandbox_internal.h"
 
-#define TEMPLATE_INSIDE "/template" /* in the monitor's jail */
-#define DISK_INSIDE     "/disk"
-#define WORKING_SET     "/working-set"
-
-#define WARM_MS         150 /* after a create, so that the next spare one is not in its way */
-#define WARM_DOUBLINGS  9   /* of it after failures: to 77 s */
-#define START_WAIT_MS   20  /* between looks whether a fresh monitor's socket is there */
+#define WARM_MS        150 /* after a create, so that the next spare one is not in its way */
+#define WARM_DOUBLINGS 9   /* of it after failures: to 77 s */
+#define START_WAIT_MS  20  /* between looks whether a fresh monitor's socket is there */
 
 struct killer {
 	struct list link;
@@ -51,7 +48,7 @@ static void free_if_done(struct sandbox *sandbox)
 }
 
 /* An answer came. False: too late, and the sandbox may be gone. */
-static bool answer_counts(struct sandbox *sandbox)
+bool sandbox_answer_counts(struct sandbox *sandbox)
 {
 	bool counts = !sandbox->buried;
 
@@ -60,23 +57,36 @@ static bool answer_counts(struct sandbox *sandbox)
 	return counts;
 }
 
-static void disk_directory(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
+void sandbox_disk_directory(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
 {
 	(void)snprintf(path, NODE_PATH_MAX, "%.180s/sandboxes/%s", sandbox->node->data, sandbox->id);
 }
 
-static void vsock_path(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
+void sandbox_vsock_path(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
 {
 	monitor_vsock_path(sandbox->directory, path);
 }
 
-static void report_created(struct sandbox *sandbox, const struct error *err)
+void sandbox_report(struct sandbox *sandbox, const struct error *err)
 {
 	node_done_fn *done = sandbox->on_created;
 
 	sandbox->on_created = NULL;
 	if (done)
 		done(sandbox->create_context, err);
+}
+
+/* The model of a fork is of use as long as there are copies of it: they begin from its files again. */
+static void drop_unused_template(struct node *node, const char *build_id)
+{
+	struct template *template = template_find(node, build_id);
+
+	if (!template || !template->ephemeral)
+		return;
+	list_for_each (link, &node->sandboxes)
+		if (strcmp(list_entry(link, struct sandbox, link)->build_id, build_id) == 0)
+			return;
+	template_remove(template);
 }
 
 /* The machine is gone: nothing of it stays. */
@@ -86,12 +96,18 @@ static void bury(struct sandbox *sandbox)
 	char path[NODE_PATH_MAX];
 
 	list_remove(&sandbox->link);
-	vsock_path(sandbox, path);
+	sandbox_vsock_path(sandbox, path);
 	http_client_forget(sandbox->node->client, path);
-	disk_directory(sandbox, path);
+	sandbox_disk_directory(sandbox, path);
+	/* First what says that it is paused: what is left after a crash here is nobody's. */
+	journal_drop_pause(sandbox);
 	(void)file_remove_tree(sandbox->directory, NULL);
 	(void)file_remove_tree(path, NULL);
-	report_created(sandbox, &err);
+	drop_unused_template(sandbox->node, sandbox->build_id);
+	sandbox_report(sandbox, &err);
+	if (sandbox->on_rest)
+		sandbox->on_rest(sandbox->rest_context, &err);
+	sandbox->on_rest = NULL;
 	list_for_each_safe (node, &sandbox->killers) {
 		struct killer *killer = list_entry(node, struct killer, link);
 
@@ -123,6 +139,10 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 {
 	struct sandbox *sandbox = context;
 
+	if (sandbox->paused) {
+		sandbox_rest(sandbox);
+		return;
+	}
 	if (sandbox->on_created)
 		monitor_log_tail(monitor);
 	log_info("sandbox %s has ended", sandbox->id);
@@ -139,19 +159,32 @@ void sandbox_kill(struct sandbox *sandbox, node_done_fn *done, void *context)
 
 	/* From now on nobody finds it. */
 	sandbox->running = false;
+	sandbox->paused = false;
 	if (killer) {
 		*killer = (struct killer){ .done = done, .context = context };
 		list_append(&sandbox->killers, &killer->link);
 	}
-	monitor_kill(sandbox->monitor);
 	if (!killer)
 		done(context, NULL);
+	if (sandbox->monitor)
+		monitor_kill(sandbox->monitor);
+	else
+		bury(sandbox);
 }
 
 static void ignore_done(void *context, const struct error *err)
 {
 	(void)context;
 	(void)err;
+}
+
+static void on_auto_paused(void *context, const struct error *err)
+{
+	struct sandbox *sandbox = context;
+
+	/* What neither can be kept nor may go on ends. A pause that was asked for meanwhile is as good. */
+	if (err && err->code != 409)
+		sandbox_kill(sandbox, ignore_done, NULL);
 }
 
 static void on_deadline(uv_timer_t *timer)
@@ -164,10 +197,13 @@ static void on_deadline(uv_timer_t *timer)
 		return;
 	}
 	log_info("sandbox %s: its time is over", sandbox->id);
-	sandbox_kill(sandbox, ignore_done, NULL);
+	if (sandbox->auto_pause)
+		sandbox_pause(sandbox, on_auto_paused, sandbox);
+	else
+		sandbox_kill(sandbox, ignore_done, NULL);
 }
 
-static void start_deadline(struct sandbox *sandbox)
+void sandbox_start_deadline(struct sandbox *sandbox)
 {
 	int64_t left = sandbox->end_at_ms - time_wall_ms();
 
@@ -179,22 +215,30 @@ int sandbox_set_end(struct sandbox *sandbox, int64_t end_at_ms, struct error *er
 	int64_t before = sandbox->end_at_ms;
 	int ret;
 
+	if (sandbox->paused)
+		return error_set(err, EINVAL, "the sandbox is paused");
 	sandbox->end_at_ms = end_at_ms;
 	ret = journal_write(sandbox, sandbox->directory, err);
 	if (ret < 0)
 		sandbox->end_at_ms = before;
 	else
-		start_deadline(sandbox);
+		sandbox_start_deadline(sandbox);
 	return ret;
 }
 
 /* --- create --- */
 
-static void fail_create(struct sandbox *sandbox, const struct error *err)
+void sandbox_fail_start(struct sandbox *sandbox, const struct error *err)
 {
-	log_error("create %s: %s", sandbox->id, err->message);
-	report_created(sandbox, err);
-	monitor_kill(sandbox->monitor);
+	log_error("start %s: %s", sandbox->id, err->message);
+	/* Until its pause has been given up, that is what it goes back to. */
+	sandbox->paused = sandbox->resuming;
+	sandbox->resuming = false;
+	sandbox_report(sandbox, err);
+	if (sandbox->monitor)
+		monitor_kill(sandbox->monitor);
+	else
+		sandbox->busy = false;
 }
 
 static void on_warm(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -204,7 +248,7 @@ static void on_warm(int status, const char *data, size_t size, const struct erro
 	(void)data;
 	(void)size;
 	(void)err;
-	if (!answer_counts(sandbox))
+	if (!sandbox_answer_counts(sandbox))
 		return;
 	sandbox->warm = status == 204;
 	if (sandbox->warm)
@@ -230,9 +274,9 @@ static void on_recorded(int status, const char *data, size_t size, const struct 
 	(void)data;
 	(void)size;
 	(void)err;
-	if (!answer_counts(sandbox))
+	if (!sandbox_answer_counts(sandbox))
 		return;
-	disk_directory(sandbox, path);
+	sandbox_disk_directory(sandbox, path);
 	(void)strncat(path, WORKING_SET, sizeof(path) - strlen(path) - 1);
 	if (template && status == 204)
 		template_take_working_set(template, path, sandbox->monitor->uid);
@@ -254,10 +298,10 @@ static void on_rehearsed(void *context, int exit_code, const struct error *err)
 	const struct template *template = template_find(sandbox->node, sandbox->build_id);
 
 	(void)exit_code;
-	if (!answer_counts(sandbox))
+	if (!sandbox_answer_counts(sandbox))
 		return;
 	if (err)
-		fail_create(sandbox, err);
+		sandbox_fail_start(sandbox, err);
 	else if (template && !template->has_working_set)
 		record_working_set(sandbox);
 	else
@@ -274,7 +318,7 @@ static void rehearse(struct sandbox *sandbox)
 		put_aside(sandbox);
 		return;
 	}
-	vsock_path(sandbox, vsock);
+	sandbox_vsock_path(sandbox, vsock);
 	sandbox->pending++;
 	agent_command(sandbox->node, vsock, template->default_user[0] ? template->default_user : "root",
 	              template->warm_cmd, true, on_rehearsed, sandbox);
@@ -285,11 +329,11 @@ static void on_agent_ready(void *context, const struct error *err)
 	struct sandbox *sandbox = context;
 	struct error failure = { .code = 500 };
 
-	if (!answer_counts(sandbox))
+	if (!sandbox_answer_counts(sandbox))
 		return;
 	if (err) {
 		(void)snprintf(failure.message, sizeof(failure.message), "%s", err->message);
-		fail_create(sandbox, &failure);
+		sandbox_fail_start(sandbox, &failure);
 		return;
 	}
 	if (sandbox->spare) {
@@ -297,14 +341,15 @@ static void on_agent_ready(void *context, const struct error *err)
 		return;
 	}
 	sandbox->running = true;
+	sandbox->busy = false;
 	if (journal_write(sandbox, sandbox->directory, &failure) < 0) {
 		failure.code = 500;
 		sandbox->running = false;
-		fail_create(sandbox, &failure);
+		sandbox_fail_start(sandbox, &failure);
 		return;
 	}
-	start_deadline(sandbox);
-	report_created(sandbox, NULL);
+	sandbox_start_deadline(sandbox);
+	sandbox_report(sandbox, NULL);
 }
 
 /* Tell the agent who it is: the last step. */
@@ -320,40 +365,27 @@ static void introduce(struct sandbox *sandbox)
 		                           .env_vars = sandbox->env_vars };
 	char vsock[NODE_PATH_MAX];
 
-	vsock_path(sandbox, vsock);
+	sandbox_vsock_path(sandbox, vsock);
 	sandbox->pending++;
 	agent_init(sandbox->node, vsock, &identity, on_agent_ready, sandbox);
 }
 
-/* The machine runs: it was loaded, or a spare one was resumed. */
-static void on_machine_runs(int status, const char *data, size_t size, const struct error *err, void *context)
+/* The machine runs: it was loaded, or resumed. */
+void sandbox_on_machine_runs(int status, const char *data, size_t size, const struct error *err,
+                             void *context)
 {
 	struct sandbox *sandbox = context;
 	struct error failure = { .code = 500 };
 
-	if (!answer_counts(sandbox))
+	if (!sandbox_answer_counts(sandbox))
 		return;
 	if (status != 204) {
 		(void)snprintf(failure.message, sizeof(failure.message), "restore: %.*s",
 		               status ? (int)size : (int)strlen(err->message), status ? data : err->message);
-		fail_create(sandbox, &failure);
+		sandbox_fail_start(sandbox, &failure);
 		return;
 	}
 	introduce(sandbox);
-}
-
-/* By the names that the monitor's jail has for them. */
-static json_t *load_request(const struct template *template)
-{
-	return json_pack("{s:s,s:s*,s:{s:s,s:s},s:b,s:[{s:s,s:s,s:[s],s:s}],s:{s:s},s:{s:s}}",
-	                 "snapshot_path", TEMPLATE_INSIDE "/state", "working_set_path",
-	                 template->has_working_set ? TEMPLATE_INSIDE WORKING_SET : NULL, "mem_backend",
-	                 "backend_type", "File", "backend_path", TEMPLATE_INSIDE "/memory", "resume_vm", 1,
-	                 "drive_overrides", "drive_id", "rootfs", "path_on_host",
-	                 TEMPLATE_INSIDE "/rootfs.ext4", "layers", TEMPLATE_INSIDE "/disk.layer",
-	                 "overlay_path", DISK_INSIDE "/disk.layer", "vsock_override", "uds_path",
-	                 MONITOR_RUN "/vsock.sock", "serial_override", "serial_out_path",
-	                 MONITOR_RUN "/serial.log");
 }
 
 /* What this machine may see from now on: its template, and its own disk. */
@@ -362,7 +394,7 @@ static int show_files(const struct sandbox *sandbox, const struct template *temp
 	char disk[NODE_PATH_MAX];
 	int ret = monitor_show(sandbox->monitor, template->directory, TEMPLATE_INSIDE, true, err);
 
-	disk_directory(sandbox, disk);
+	sandbox_disk_directory(sandbox, disk);
 	return ret < 0 ? ret : monitor_show(sandbox->monitor, disk, DISK_INSIDE, false, err);
 }
 
@@ -375,9 +407,13 @@ static int take_directory(struct sandbox *sandbox, struct error *err)
 
 	if (ret < 0)
 		return ret;
-	disk_directory(sandbox, disk);
-	if (mkdir(disk, 0700) < 0 || chown(disk, sandbox->monitor->uid, sandbox->node->gid) < 0)
+	sandbox_disk_directory(sandbox, disk);
+	if ((mkdir(disk, 0700) < 0 && errno != EEXIST) ||
+	    chown(disk, sandbox->monitor->uid, sandbox->node->gid) < 0)
 		return error_errno(err, errno, "make %s", disk);
+	ret = stack_own_top(disk, &sandbox->stack, sandbox->monitor->uid, sandbox->node->gid, err);
+	if (ret < 0)
+		return ret;
 	if (rename(sandbox->monitor->directory, sandbox->directory) < 0)
 		return error_errno(err, errno, "make %s", sandbox->directory);
 	(void)snprintf(sandbox->monitor->directory, sizeof(sandbox->monitor->directory), "%s",
@@ -394,12 +430,15 @@ static void load(struct sandbox *sandbox)
 		error_set(&err, ENOENT, "the template is gone");
 	if (err.code || take_directory(sandbox, &err) < 0 || show_files(sandbox, template, &err) < 0) {
 		err.code = 500;
-		fail_create(sandbox, &err);
+		sandbox_fail_start(sandbox, &err);
 		return;
 	}
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", load_request(template), on_machine_runs,
-	             sandbox);
+	monitor_call(sandbox->monitor, "PUT", "/snapshot/load",
+	             stack_load_request(&template->stack, &sandbox->stack,
+	                                template->has_working_set && !sandbox->stack.pauses,
+	                                !sandbox->resuming),
+	             sandbox->resuming ? sandbox_on_loaded : sandbox_on_machine_runs, sandbox);
 }
 
 /* No shell was ready: wait for the monitor that was started for this one. */
@@ -468,6 +507,7 @@ static void fill(struct sandbox *sandbox, const struct sandbox_request *request,
 		(void)json_object_update(sandbox->env_vars, request->env_vars);
 	sandbox->started_at_ms = time_wall_ms();
 	sandbox->end_at_ms = request->end_at_ms;
+	sandbox->auto_pause = request->auto_pause;
 	sandbox->vcpu_count = template->vcpu_count;
 	sandbox->memory_mib = template->memory_mib;
 	sandbox->disk_mib = template->disk_mib;
@@ -479,13 +519,18 @@ static void set_directory(struct sandbox *sandbox)
 	               sandbox->node->run, sandbox->id);
 }
 
-/* Begin to restore one into a shell. 0, or -errno with `err`, the sandbox being buried then. */
-static int start_restore(struct sandbox *sandbox, struct error *err)
+int sandbox_start_restore(struct sandbox *sandbox, struct error *err)
 {
 	if (get_monitor(sandbox, err) < 0) {
-		log_error("create %s: %s", sandbox->id, err->message);
+		log_error("start %s: %s", sandbox->id, err->message);
 		err->code = 503;
-		report_created(sandbox, err);
+		free(sandbox->monitor);
+		sandbox->monitor = NULL;
+		if (sandbox->resuming) {
+			sandbox_fail_start(sandbox, err);
+			return -EAGAIN;
+		}
+		sandbox_report(sandbox, err);
 		bury(sandbox);
 		return -EAGAIN;
 	}
@@ -514,7 +559,7 @@ static int move_directories(struct sandbox *sandbox, const char *disk_before, st
 
 	(void)snprintf(before, sizeof(before), "%s", sandbox->directory);
 	set_directory(sandbox);
-	disk_directory(sandbox, disk);
+	sandbox_disk_directory(sandbox, disk);
 	if (journal_write(sandbox, before, err) < 0)
 		return -err->code;
 	if (rename(disk_before, disk) < 0 || rename(before, sandbox->directory) < 0)
@@ -533,8 +578,8 @@ static void assign(struct sandbox *sandbox, const struct sandbox_request *reques
 	char disk_before[NODE_PATH_MAX];
 	char vsock[NODE_PATH_MAX];
 
-	disk_directory(sandbox, disk_before);
-	vsock_path(sandbox, vsock);
+	sandbox_disk_directory(sandbox, disk_before);
+	sandbox_vsock_path(sandbox, vsock);
 	http_client_forget(sandbox->node->client, vsock);
 	json_decref(sandbox->metadata);
 	json_decref(sandbox->env_vars);
@@ -543,12 +588,12 @@ static void assign(struct sandbox *sandbox, const struct sandbox_request *reques
 	fill(sandbox, request, template);
 	if (move_directories(sandbox, disk_before, &err) < 0) {
 		err.code = 500;
-		fail_create(sandbox, &err);
+		sandbox_fail_start(sandbox, &err);
 		return;
 	}
 	sandbox->pending++;
 	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
-	             on_machine_runs, sandbox);
+	             sandbox_on_machine_runs, sandbox);
 	sandboxes_warm_up(sandbox->node);
 }
 
@@ -563,7 +608,7 @@ static void make_spare(struct node *node, const struct template *template)
 	sandbox->spare = true;
 	fill(sandbox, &request, template);
 	set_directory(sandbox);
-	(void)start_restore(sandbox, &err);
+	(void)sandbox_start_restore(sandbox, &err);
 }
 
 static unsigned count_spare(const struct node *node, const char *build_id, bool *ret_busy)
@@ -608,7 +653,8 @@ static void warm_one(uv_timer_t *timer)
 		/* One at a time; its end asks for the next. */
 		if (busy)
 			return;
-		if (template_find(node, template->name) != template || count >= node->warm)
+		if (template->snapshot || template_find(node, template->name) != template ||
+		    count >= node->warm)
 			continue;
 		if (template->warm_after_us <= now_us) {
 			make_spare(node, template);
@@ -651,7 +697,7 @@ struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *
 	}
 	fill(sandbox, request, template);
 	set_directory(sandbox);
-	return start_restore(sandbox, &err) < 0 ? NULL : sandbox;
+	return sandbox_start_restore(sandbox, &err) < 0 ? NULL : sandbox;
 }
 
 /* --- looking --- */
@@ -661,7 +707,7 @@ struct sandbox *sandbox_find(struct node *node, const char *id)
 	list_for_each (link, &node->sandboxes) {
 		struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		if (sandbox->running && strcmp(sandbox->id, id) == 0)
+		if ((sandbox->running || sandbox->paused) && strcmp(sandbox->id, id) == 0)
 			return sandbox;
 	}
 	return NULL;
@@ -669,19 +715,36 @@ struct sandbox *sandbox_find(struct node *node, const char *id)
 
 json_t *sandbox_json(const struct sandbox *sandbox)
 {
-	char vsock[NODE_PATH_MAX];
+	char vsock[NODE_PATH_MAX] = "";
 
-	vsock_path(sandbox, vsock);
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:i,s:i,s:i,s:O,s:s,s:i}", "sandbox_id",
+	if (!sandbox->paused)
+		sandbox_vsock_path(sandbox, vsock);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:I,s:I,s:i,s:i,s:i,s:O,s:s,s:i}", "sandbox_id",
 	                 sandbox->id, "template", sandbox->template_name, "build_id", sandbox->build_id,
 	                 "template_id", sandbox->template_id, "team_id", sandbox->team_id, "alias",
-	                 sandbox->alias, "started_at_ms", (json_int_t)sandbox->started_at_ms, "end_at_ms",
-	                 (json_int_t)sandbox->end_at_ms, "vcpu_count", (int)sandbox->vcpu_count, "memory_mib",
-	                 (int)sandbox->memory_mib, "disk_mib", (int)sandbox->disk_mib, "metadata",
-	                 sandbox->metadata, "vsock_path", vsock, "pid", (int)sandbox->monitor->pid);
+	                 sandbox->alias, "state", sandbox->paused ? "paused" : "running", "auto_pause",
+	                 sandbox->auto_pause, "started_at_ms", (json_int_t)sandbox->started_at_ms,
+	                 "end_at_ms", (json_int_t)sandbox->end_at_ms, "vcpu_count", (int)sandbox->vcpu_count,
+	                 "memory_mib", (int)sandbox->memory_mib, "disk_mib", (int)sandbox->disk_mib,
+	                 "metadata", sandbox->metadata, "vsock_path", vsock, "pid",
+	                 sandbox->monitor ? (int)sandbox->monitor->pid : 0);
 }
 
 /* --- adoption --- */
+
+/* It may have been stopped in the middle of a pause or a snapshot that was not to be: it goes on. */
+static void go_on(struct sandbox *sandbox)
+{
+	bool known = sandbox->running;
+
+	sandbox->resuming = false;
+	log_info("sandbox %s taken up again", sandbox->id);
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
+	             known ? sandbox_on_gone_on : sandbox_on_machine_runs, sandbox);
+	if (known)
+		sandbox_start_deadline(sandbox);
+}
 
 static void adopt(struct node *node, const char *name)
 {
@@ -710,12 +773,33 @@ static void adopt(struct node *node, const char *name)
 	}
 	monitor_on_end(monitor, on_monitor_end, sandbox);
 	/* Its create was never answered: nobody knows it. */
-	if (!sandbox->running) {
+	if (!sandbox->running && !sandbox->resuming)
 		monitor_kill(monitor);
+	else
+		go_on(sandbox);
+}
+
+/* Its pause counts: what else there is of it, a monitor that was about to end or had only begun, ends. */
+static void adopt_paused(struct node *node, const char *name)
+{
+	struct sandbox *sandbox = sandbox_new(node);
+	struct error err = { 0 };
+	char disk[NODE_PATH_MAX];
+
+	if (!sandbox)
+		return;
+	if (journal_read_pause(sandbox, name, &err) < 0) {
+		log_error("%s", err.message);
+		list_remove(&sandbox->link);
 		return;
 	}
-	log_info("sandbox %s taken up again", sandbox->id);
-	start_deadline(sandbox);
+	set_directory(sandbox);
+	(void)monitor_kill_leftover(sandbox->directory, &err);
+	(void)file_remove_tree(sandbox->directory, NULL);
+	sandbox_disk_directory(sandbox, disk);
+	stack_clean(disk, &sandbox->stack);
+	sandbox->paused = true;
+	log_info("sandbox %s is paused", sandbox->id);
 }
 
 static int for_each_entry(const char *path, struct node *node,
@@ -749,14 +833,25 @@ int sandboxes_adopt(struct node *node, struct error *err)
 {
 	char live[NODE_PATH_MAX];
 	char disks[NODE_PATH_MAX];
+	char paused[NODE_PATH_MAX];
 	int ret;
 
 	(void)snprintf(live, sizeof(live), "%.160s/sandboxes", node->run);
 	(void)snprintf(disks, sizeof(disks), "%.160s/sandboxes", node->data);
+	(void)snprintf(paused, sizeof(paused), "%.160s/paused", node->data);
 	ret = file_make_directories(live, 0755, err);
 	if (ret == 0)
 		ret = file_make_directories(disks, 0755, err);
 	if (ret == 0)
+		ret = file_make_directories(paused, 0700, err);
+	/* First who is paused: their directories of a life before are cleared away by that. */
+	if (ret == 0)
+		ret = for_each_entry(paused, node, adopt_paused, err);
+	if (ret == 0)
 		ret = for_each_entry(live, node, adopt, err);
-	return ret < 0 ? ret : for_each_entry(disks, node, drop_orphan_disk, err);
+	if (ret == 0)
+		ret = for_each_entry(disks, node, drop_orphan_disk, err);
+	list_for_each_safe (link, &node->templates)
+		drop_unused_template(node, list_entry(link, struct template, link)->build_id);
+	return ret;
 }

@@ -1,20 +1,33 @@
 /*
- * sandbox: one sandbox from create to kill. Its directory in the runtime directory holds its journal, which
- * is written before what it tells of takes effect: "starting" before the machine is loaded, "running" before
- * the create is answered.
+ * sandbox: one sandbox from create to kill, with pauses in between.
+ *
+ * Its directory in the runtime directory holds its journal, which is written before what it tells of takes
+ * effect: "starting" before the machine is loaded, "running" before the create is answered. Its directory in
+ * the data directory holds its private disk and, while it is paused, the journal of that: who has one there
+ * is paused, whatever the runtime directory says (stack.h).
  */
 #pragma once
 
 #include "node/monitor.h"
+#include "node/stack.h"
 #include "node/template.h"
 
 struct sandbox {
 	struct list link;
 	struct node *node;
 	struct monitor *monitor;
-	bool running; /* known to clients */
-	bool spare;   /* nobody's yet: restored in advance, and ... */
-	bool warm;    /* ... paused, having touched what it needs to start */
+	bool running;          /* known to clients, and its machine is there */
+	bool paused;           /* known to clients, and only its files are there */
+	bool pausing;          /* busy with that */
+	bool busy;             /* on its way from one to the other, or being saved */
+	bool resuming;         /* from its pause, which still counts */
+	node_done_fn *on_rest; /* a resume that came while it was on its way to its pause */
+	void *rest_context;
+	int64_t rest_end_at_ms;
+	bool auto_pause;    /* at its end, instead of a kill */
+	struct stack stack; /* its own part of memory and disk */
+	bool spare;         /* nobody's yet: restored in advance, and ... */
+	bool warm;          /* ... paused, having touched what it needs to start */
 	char id[64];
 	char build_id[40];
 	char template_name[128];
@@ -49,6 +62,7 @@ struct sandbox_request {
 	json_t *metadata;
 	json_t *env_vars;
 	int64_t end_at_ms;
+	bool auto_pause;
 };
 
 /*
@@ -65,7 +79,17 @@ struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *
  */
 void sandboxes_warm_up(struct node *node);
 
-/* One that clients may know. NULL: none. */
+/*
+ * Stop it and keep all of it in files; let it go on, until `end_at_ms`; keep what it is now as the template
+ * `build_id` (a UUID) called `name`, while it goes on. `done` as for sandbox_create (409: it is not in the
+ * state for it).
+ */
+void sandbox_pause(struct sandbox *sandbox, node_done_fn *done, void *context);
+void sandbox_resume(struct sandbox *sandbox, int64_t end_at_ms, node_done_fn *done, void *context);
+void sandbox_snapshot(struct sandbox *sandbox, const char *build_id, bool ephemeral, node_done_fn *done,
+                      void *context);
+
+/* One that clients may know, running or paused. NULL: none. */
 struct sandbox *sandbox_find(struct node *node, const char *id);
 
 /* Move its end; kills at once when that has passed. 0 or -errno with `err`. */

@@ -29,6 +29,8 @@ static int parse(struct template *template, const json_t *json, struct error *er
 	int64_t vcpus = 0;
 	int64_t memory = 0;
 	int64_t disk = 0;
+	int64_t memory_layers = 0;
+	int64_t disk_layers = 0;
 	json_t *env_vars = NULL;
 	int ret = copy_string(json, "name", JSON_REQUIRED, template->name, sizeof(template->name), err);
 
@@ -54,10 +56,19 @@ static int parse(struct template *template, const json_t *json, struct error *er
 		ret = json_read_integer(json, "created_at_ms", JSON_REQUIRED, 0, INT64_MAX,
 		                        &template->created_at_ms, err);
 	if (ret == 0)
+		ret = json_read_bool(json, "snapshot", JSON_OPTIONAL, &template->snapshot, err);
+	if (ret == 0)
+		ret = json_read_bool(json, "ephemeral", JSON_OPTIONAL, &template->ephemeral, err);
+	if (ret == 0)
+		ret = json_read_integer(json, "memory_layers", JSON_OPTIONAL, 0, 64, &memory_layers, err);
+	if (ret == 0)
+		ret = json_read_integer(json, "disk_layers", JSON_OPTIONAL, 0, 64, &disk_layers, err);
+	if (ret == 0)
 		ret = json_read_string_map(json, "env_vars", JSON_OPTIONAL, &env_vars, err);
 	template->vcpu_count = (unsigned)vcpus;
 	template->memory_mib = (unsigned)memory;
 	template->disk_mib = (unsigned)disk;
+	template->stack = (struct stack_template){ (unsigned)memory_layers, (unsigned)disk_layers };
 	template->env_vars = env_vars ? json_deep_copy(env_vars) : json_object();
 	return ret;
 }
@@ -66,6 +77,21 @@ static void template_free(struct template *template)
 {
 	json_decref(template->env_vars);
 	free(template);
+}
+
+void template_remove(struct template *template)
+{
+	char gone[NODE_PATH_MAX + 16];
+	char *slash;
+
+	/* Under a name that a start takes for half made: what is left after a crash goes then. */
+	(void)snprintf(gone, sizeof(gone), "%s", template->directory);
+	slash = strrchr(gone, '/');
+	(void)snprintf(slash, sizeof(gone) - (size_t)(slash - gone), "/.old-%s", template->build_id);
+	if (rename(template->directory, gone) == 0)
+		(void)file_remove_tree(gone, NULL);
+	list_remove(&template->link);
+	template_free(template);
 }
 
 struct template *template_add(struct node *node, const char *build_id, struct error *err)

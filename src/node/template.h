@@ -2,6 +2,7 @@
 #pragma once
 
 #include "node/node.h"
+#include "node/stack.h"
 
 struct template
 {
@@ -17,6 +18,9 @@ struct template
 	char default_workdir[256];
 	char warm_cmd[512]; /* what a spare sandbox rehearses, or "": must leave no trace */
 	json_t *env_vars;
+	bool ephemeral; /* goes with the last sandbox that began from it */
+	bool snapshot;  /* of a sandbox: nobody waits for the next one of it, so none is made in advance */
+	struct stack_template stack;
 	unsigned warm_failures; /* spare sandboxes in a row that did not get so far */
 	int64_t warm_after_us;  /* monotonic: no new one before */
 	bool has_working_set;   /* a file "working-set": the pages that the first spare sandbox touched */
@@ -32,6 +36,9 @@ struct template *template_find(struct node *node, const char *name_or_build);
 
 /* Take in a build whose directory is complete. NULL with `err`. */
 struct template *template_add(struct node *node, const char *build_id, struct error *err);
+
+/* Remove it, its files too. */
+void template_remove(struct template *template);
 
 /* Take in a copy of the file `path`, which `owner` wrote, as its working set. What is wrong with it is
  * logged. */

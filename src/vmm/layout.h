@@ -30,6 +30,7 @@
 #define LAYOUT_SERIAL_PORT     0x3f8 /* COM1 */
 #define LAYOUT_SERIAL_PORTS    8
 
+#define LAYOUT_GSI_KEYBOARD    1
 #define LAYOUT_GSI_SERIAL      4
 #define LAYOUT_GSI_FIRST       5 /* devices in their order */
 #define LAYOUT_GSI_LAST        22

@@ -42,7 +42,9 @@ static inline void *guest_memory_at(const struct guest_memory *memory, uint64_t 
 	return NULL;
 }
 
-/* What the monitor writes to the guest's memory on its own account: KVM's dirty log knows only of the vCPUs.
+/*
+ * What the monitor writes to the guest's memory on its own account: KVM's dirty log knows only of the vCPUs.
+ * [gpa, gpa + size) is one that guest_memory_at has a pointer for.
  */
 static inline void guest_memory_mark(const struct guest_memory *memory, uint64_t gpa, uint64_t size)
 {

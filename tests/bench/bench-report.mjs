@@ -27,7 +27,7 @@ export function renderReport(figures) {
   const { host } = figures
   return `# Benchmarks
 
-Written by \`make bench\`; do not edit. ${new Date().toISOString().slice(0, 10)}, Atoll ${process.env.ATOLL_COMMIT ?? 'unknown'}.
+Written by \`make bench\` down to "Beside other monitors"; do not edit that. ${new Date().toISOString().slice(0, 10)}, Atoll ${process.env.ATOLL_COMMIT ?? 'unknown'}.
 
 - Machine: ${cpus.length} x ${cpus[0]?.model ?? 'unknown CPU'}, ${(os.totalmem() / 2 ** 30).toFixed(0)} GiB, Linux ${os.release()}
 - Service mode: ${figures.mode}

@@ -1,8 +1,8 @@
 /*
  * Fuzz the reading of snapshots: hostile is a whole state file, as somebody might upload it. The first byte
- * says whether size and checksum are made to fit, as an attacker can; the rest is the file. Every section is
- * then looked up and every byte of it read, and the serial port's is restored. What can be read must be read
- * the same after it was written again.
+ * says whether version, size and checksum are made to fit, as an attacker can; the rest is the file. Every
+ * section is then looked up and every byte of it read; each is taken apart by whoever it is for but
+ * KVM and the virtio devices. What can be read must be read the same after it was written again.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -14,16 +14,20 @@
 
 #include "base/base.h"
 #include "fuzz.h"
+#include "vmm/config/config.h"
 #include "vmm/device/device.h"
+#include "vmm/kvm/state_internal.h"
 #include "vmm/snapshot/snapshot.h"
 
-#define OPTION_FIT    1    /* size and checksum */
+#define OPTION_FIT    1    /* version, size and checksum */
 #define OPTION_MEMORY 2    /* the rest is a memory file */
 #define OPTION_AGAIN  0xfc /* write it again: rarely, as it waits for the disk */
 #define HEADER        32
+#define VERSION_AT    8
 #define SIZE_OFFSET   16
 #define CRC_OFFSET    24
 #define INDEX_MAX     4
+#define HOST_XSAVE    64 /* bytes; few, so that a whole vCPU fits an input */
 #define PAGE          4096
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -57,14 +61,16 @@ static void write_file(const char *data, size_t size)
 		abort();
 }
 
-/* Make a file's size and checksum right, whatever it holds. */
+/* Make a file's version, size and checksum right, whatever it holds. */
 static void fit(char *data, size_t size)
 {
+	uint32_t version = SNAPSHOT_VERSION;
 	uint64_t all = size;
 	uint32_t crc = 0;
 
 	if (size < HEADER)
 		return;
+	memcpy(data + VERSION_AT, &version, sizeof(version));
 	memcpy(data + SIZE_OFFSET, &all, sizeof(all));
 	memcpy(data + CRC_OFFSET, &crc, sizeof(crc));
 	crc = crc32c(0, data, size);
@@ -88,10 +94,66 @@ static void restore_serial(const void *data, size_t size)
 	loop_free(loop);
 }
 
+static void restore_keyboard(const void *data, size_t size)
+{
+	struct i8042 *i8042 = i8042_new(NULL);
+
+	if (!i8042)
+		abort();
+	if (i8042_restore(i8042, data, size, NULL) == 0) {
+		i8042_notify(i8042);
+		(void)i8042_send_ctrl_alt_del(i8042, NULL);
+		(void)i8042_write(i8042, I8042_DATA_PORT, 0xf2);
+		for (unsigned i = 0; i < 20; i++)
+			(void)i8042_read(i8042, I8042_DATA_PORT);
+		if (i8042_read(i8042, I8042_COMMAND_PORT) & 1)
+			abort();
+	}
+	i8042_free(i8042);
+}
+
+static void read_config(const void *data, size_t size)
+{
+	cleanup_json json_t *root = NULL;
+	struct machine_config config;
+
+	if (json_parse_object(data, size, &root, NULL) == 0)
+		(void)config_read(root, &config, NULL);
+}
+
+/* What is taken fits where KVM reads it from. */
+static void parse_vcpu(const void *data, size_t size)
+{
+	static struct vcpu_scratch scratch;
+
+	if (vcpu_parse_state(data, size, HOST_XSAVE, &scratch, NULL) < 0)
+		return;
+	if (scratch.msrs.nmsrs > MSRS_MAX || scratch.cpuid.nent > CPUID_MAX ||
+	    scratch.state.xsave_size > XSAVE_MAX || scratch.state.xsave_size < HOST_XSAVE)
+		abort();
+	for (uint32_t i = 0; i < scratch.msrs.nmsrs; i++)
+		if (!kvm_msr_is_state(scratch.msrs.entries[i].index))
+			abort();
+}
+
+static void parse_vm(const void *data, size_t size)
+{
+	struct vm_state state;
+
+	if (vm_parse_state(data, size, &state, NULL) == 0 && state.irqchips[2].chip_id != 2)
+		abort();
+}
+
 /* Look at each section, and put it into `writer`. */
 static void read_sections(const struct snapshot_reader *reader, struct snapshot_writer *writer)
 {
-	for (unsigned kind = 0; kind <= SNAPSHOT_DEVICE + 1; kind++) {
+	static void (*const takers[])(const void *, size_t) = {
+		[SNAPSHOT_CONFIG] = read_config,        [SNAPSHOT_VM] = parse_vm,
+		[SNAPSHOT_VCPU] = parse_vcpu,           [SNAPSHOT_SERIAL] = restore_serial,
+		[SNAPSHOT_KEYBOARD] = restore_keyboard,
+	};
+
+	for (unsigned kind = 0; kind <= SNAPSHOT_KEYBOARD + 1; kind++) {
 		for (uint32_t index = 0; index < INDEX_MAX; index++) {
 			const void *data;
 			size_t size;
@@ -100,15 +162,15 @@ static void read_sections(const struct snapshot_reader *reader, struct snapshot_
 				continue;
 			if (snapshot_add(writer, kind, index, data, size, NULL) < 0)
 				abort();
-			if (kind == SNAPSHOT_SERIAL)
-				restore_serial(data, size);
+			if (kind < ARRAY_SIZE(takers) && takers[kind])
+				takers[kind](data, size);
 		}
 	}
 }
 
 static void compare_sections(const struct snapshot_reader *one, const struct snapshot_reader *other)
 {
-	for (unsigned kind = 0; kind <= SNAPSHOT_DEVICE + 1; kind++) {
+	for (unsigned kind = 0; kind <= SNAPSHOT_KEYBOARD + 1; kind++) {
 		for (uint32_t index = 0; index < INDEX_MAX; index++) {
 			const void *data[2];
 			size_t size[2];

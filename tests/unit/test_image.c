@@ -285,11 +285,33 @@ static void damaged_layers_are_refused(void **state)
 	damage(fixture->layers[1], (off_t)good.size, "", 1);
 	assert_null(image_open(&config, &err));
 	assert_int_equal(truncate(fixture->layers[1], (off_t)good.size), 0);
+	/* A long file costs nothing when it is sparse: its table must not be read before it is known to be
+	 * one. */
+	damage(fixture->layers[1], (off_t)SIZE + 24, (const char *)&(uint64_t){ 1u << 30 }, 8);
+	assert_int_equal(truncate(fixture->layers[1], (off_t)SIZE + 32 + (16ll << 30)), 0);
+	assert_null(image_open(&config, &err));
+	assert_non_null(strstr(err.message, "more runs"));
 	/* A full file is no layer; a layer of a smaller machine is none of ours. */
 	config.layers[0] = fixture->base;
 	assert_null(image_open(&config, &err));
 	config.base_path = NULL;
 	assert_null(image_open(&config, &err));
+}
+
+static void what_cannot_be_written_fails(void **state)
+{
+	struct fixture *fixture = *state;
+	struct error err = { 0 };
+	struct image *image;
+	char path[256];
+
+	make_base(fixture);
+	image = open_stack(fixture, 0);
+	(void)snprintf(path, sizeof(path), "%s/none/file", fixture->directory);
+	assert_int_equal(image_write_full(image, path, &err), -ENOENT);
+	assert_int_equal(image_write_layer(image, NULL, path, &err), -ENOENT);
+	assert_int_equal(image_record(image, path, &err), -ENOENT);
+	image_close(image);
 }
 
 static void working_sets_are_mapped_ahead(void **state)
@@ -416,6 +438,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(layers_lie_over_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(layers_of_named_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged_layers_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_cannot_be_written_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(working_sets_are_mapped_ahead, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_handler_fills_pages, setup, teardown),
 	};

@@ -95,6 +95,55 @@ static void test_limit(void **state)
 }
 
 /* The examples of RFC 7396, appendix A. */
+/* `levels` objects in each other. */
+static void nest(char *text, unsigned levels)
+{
+	*text = '\0';
+	for (unsigned i = 0; i < levels; i++)
+		(void)strcat(text, "{\"a\":");
+	(void)strcat(text, "1");
+	for (unsigned i = 0; i < levels; i++)
+		(void)strcat(text, "}");
+}
+
+static void *get_in_thread(void *context)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+
+	return (void *)(intptr_t)mmds_get(context, &text, NULL);
+}
+
+/* What is stored can be written by a thread with as small a stack as the device thread's. */
+static void test_depth(void **state)
+{
+	struct mmds *mmds = mmds_new(0, fake_clock, NULL);
+	char text[16384];
+	pthread_attr_t attributes;
+	pthread_t thread;
+	void *result;
+
+	(void)state;
+	nest(text, 129);
+	assert_int_equal(put(mmds, text), -EINVAL);
+	nest(text, 2000);
+	assert_int_equal(put(mmds, text), -EINVAL);
+	assert_document(mmds, "{}");
+	nest(text, 128);
+	assert_int_equal(put(mmds, text), 0);
+	(void)pthread_attr_init(&attributes);
+	assert_int_equal(pthread_attr_setstacksize(&attributes, 128 * 1024), 0);
+	assert_int_equal(pthread_create(&thread, &attributes, get_in_thread, mmds), 0);
+	assert_int_equal(pthread_join(thread, &result), 0);
+	assert_null(result);
+	(void)pthread_attr_destroy(&attributes);
+	/* A patch goes no deeper either. */
+	nest(text, 129);
+	assert_int_equal(patch(mmds, text), -EINVAL);
+	nest(text, 128);
+	assert_document(mmds, text);
+	mmds_free(mmds);
+}
+
 static void test_merge_patch(void **state)
 {
 	static const char *const examples[][3] = {
@@ -449,7 +498,7 @@ int main(void)
 		cmocka_unit_test(test_forms),          cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_framing),        cmocka_unit_test(test_tokens),
 		cmocka_unit_test(test_token_requests), cmocka_unit_test(test_many_tokens),
-		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_threads),        cmocka_unit_test(test_depth),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

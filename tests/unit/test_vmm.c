@@ -17,6 +17,7 @@
 #include "base/base.h"
 #include "vmm/boot/boot.h"
 #include "vmm/config/config.h"
+#include "vmm/kvm/state_internal.h"
 #include "vmm/layout.h"
 #include "vmm/snapshot/snapshot.h"
 
@@ -214,6 +215,23 @@ static void configurations_are_checked_by_name(void **state)
 	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"drives\":[{\"drive_id\":\"a\","
 	              "\"path_on_host\":\"/d\",\"is_root_device\":true,\"layers\":[1]}]}",
 	              "must be strings");
+	/* One name for two of a kind, where a root device has changed the order; of two kinds it may be. */
+	expect_config(fixture,
+	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"drives\":["
+	              "{\"drive_id\":\"a\",\"path_on_host\":\"/d\",\"is_root_device\":false},"
+	              "{\"drive_id\":\"b\",\"path_on_host\":\"/d\",\"is_root_device\":true},"
+	              "{\"drive_id\":\"a\",\"path_on_host\":\"/d\",\"is_root_device\":false}]}",
+	              "two drives a");
+	expect_config(fixture,
+	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"network-interfaces\":["
+	              "{\"iface_id\":\"a\",\"host_dev_name\":\"s\"},"
+	              "{\"iface_id\":\"a\",\"host_dev_name\":\"t\"}]}",
+	              "two interfaces a");
+	expect_config(fixture,
+	              "{\"boot-source\":{\"kernel_image_path\":\"/k\"},\"drives\":["
+	              "{\"drive_id\":\"a\",\"path_on_host\":\"/d\",\"is_root_device\":true}],"
+	              "\"network-interfaces\":[{\"iface_id\":\"a\",\"host_dev_name\":\"t\"}]}",
+	              NULL);
 	expect_config(fixture, "{\"boot-source\"", "invalid JSON");
 }
 
@@ -235,6 +253,60 @@ static unsigned byte_sum(const unsigned char *data, size_t size)
 	for (size_t i = 0; i < size; i++)
 		sum += data[i];
 	return sum & 0xff;
+}
+
+/* A saved vCPU with one CPUID entry and two MSRs, the second of which is as given. Returns its size. */
+static size_t saved_vcpu(unsigned char *to, uint32_t msr)
+{
+	struct vcpu_state state = { .cpuid_count = 1, .msr_count = 2, .xsave_size = 4096 };
+	struct kvm_msr_entry msrs[2] = { { .index = 0x10 }, { .index = msr } };
+	size_t at = sizeof(state) + sizeof(struct kvm_cpuid_entry2);
+
+	memset(to, 0, at + sizeof(msrs) + state.xsave_size);
+	memcpy(to, &state, sizeof(state));
+	memcpy(to + at, msrs, sizeof(msrs));
+	return at + sizeof(msrs) + state.xsave_size;
+}
+
+static void saved_vcpus_are_checked(void **state)
+{
+	struct vcpu_scratch *scratch = calloc(1, sizeof(*scratch));
+	unsigned char *saved = malloc(65536);
+	size_t size;
+	uint32_t count = UINT32_MAX;
+	struct vm_state vm = { .irqchips = { { .chip_id = 0 }, { .chip_id = 1 }, { .chip_id = 2 } } };
+	struct vm_state parsed;
+	struct error err;
+
+	(void)state;
+	assert_non_null(saved);
+	assert_non_null(scratch);
+	size = saved_vcpu(saved, 0xc0000082);
+	assert_int_equal(vcpu_parse_state(saved, size, 4096, scratch, &err), 0);
+	assert_int_equal(scratch->msrs.nmsrs, 2);
+	assert_int_equal(scratch->msrs.entries[1].index, 0xc0000082);
+	assert_int_equal(scratch->cpuid.nent, 1);
+	assert_int_equal(vcpu_parse_state(saved, size, 4097, scratch, &err), -EINVAL);
+	assert_int_equal(vcpu_parse_state(saved, size - 1, 4096, scratch, &err), -EINVAL);
+	assert_int_equal(vcpu_parse_state(saved, size + 1, 4096, scratch, &err), -EINVAL);
+	assert_int_equal(vcpu_parse_state(saved, 8, 4096, scratch, &err), -EINVAL);
+	/* Counts whose sum of sizes would wrap or leave our arrays. */
+	for (size_t at = 0; at < 12; at += 4) {
+		(void)saved_vcpu(saved, 0x10);
+		memcpy(saved + at, &count, sizeof(count));
+		assert_int_equal(vcpu_parse_state(saved, size, 4096, scratch, &err), -EINVAL);
+	}
+	/* What a guest may not have set: here the host's microcode update. */
+	(void)saved_vcpu(saved, 0x79);
+	assert_int_equal(vcpu_parse_state(saved, size, 4096, scratch, &err), -EINVAL);
+	assert_non_null(strstr(err.message, "0x79"));
+
+	assert_int_equal(vm_parse_state(&vm, sizeof(vm), &parsed, &err), 0);
+	assert_int_equal(vm_parse_state(&vm, sizeof(vm) - 1, &parsed, &err), -EINVAL);
+	vm.irqchips[2].chip_id = 1;
+	assert_int_equal(vm_parse_state(&vm, sizeof(vm), &parsed, &err), -EINVAL);
+	free(saved);
+	free(scratch);
 }
 
 /* An ACPI table by its address, checked for name and checksum. */
@@ -266,6 +338,9 @@ static uint64_t read_address(const unsigned char *at)
 static void acpi_tables_hang_together(void **state)
 {
 	static const unsigned char serial[] = { 0x0c, 0x41, 0xd0, 0x05, 0x01 }; /* EisaId("PNP0501") */
+	static const unsigned char keyboard[] = { 0x47, 1,    0x60, 0,    0x60, 0, 1, 1,    0x47,
+		                                  1,    0x64, 0,    0x64, 0,    1, 1, 0x89, 6,
+		                                  0,    3,    1,    1,    0,    0, 0, 0x79, 0 };
 	static const unsigned char window[] = { 0x86, 9, 0, 1, 0, 0x20, 0, 0xd0, 0, 0x10, 0, 0,
 		                                0x89, 6, 0, 3, 1, 7,    0, 0,    0, 0x79, 0 };
 	struct fixture *fixture = *state;
@@ -292,6 +367,8 @@ static void acpi_tables_hang_together(void **state)
 	scope = (table[37] & 0xfu) | (uint32_t)table[38] << 4 | (uint32_t)table[39] << 12;
 	assert_int_equal(scope, length - 37);
 	assert_non_null(memmem(table, length, serial, sizeof(serial)));
+	/* Its two ports and its interrupt. */
+	assert_non_null(memmem(table, length, keyboard, sizeof(keyboard)));
 	/* The third device: its window, its interrupt, the end tag. */
 	assert_non_null(memmem(table, length, window, sizeof(window)));
 	assert_null(memmem(table, length, "V003", 4));
@@ -343,6 +420,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(kernels_that_lie_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_zero_page_maps_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_mp_table_adds_up, setup, teardown),
+		cmocka_unit_test(saved_vcpus_are_checked),
 		cmocka_unit_test_setup_teardown(acpi_tables_hang_together, setup, teardown),
 		cmocka_unit_test_setup_teardown(configurations_are_checked_by_name, setup, teardown),
 	};

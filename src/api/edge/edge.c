@@ -350,7 +350,7 @@ bool edge_serve(struct api *api, struct http_exchange *exchange)
 		return false;
 	}
 	record = registry_find(api->registry, id);
-	if (!record || !record->running || record->end_at_ms <= time_wall_ms())
+	if (!record || !record_is_running(record))
 		reply_trouble(exchange, 502, id, 0, "The sandbox was not found");
 	else if (port == AGENT_PORT && is_internal(http_request_path(exchange)))
 		http_reply_json(exchange, 404,

@@ -16,6 +16,7 @@ struct list_request {
 	long limit;
 	int64_t started_after_ns;
 	bool running; /* running ones are wanted */
+	bool paused;
 	bool ascending;
 	bool paged; /* begin behind the place that follows: the last row of the page before */
 	int64_t after_ms;
@@ -51,15 +52,18 @@ static int read_metadata(const char *text, json_t *wanted)
 }
 
 /* "running", "paused", or both. */
-static int read_states(const char *text, bool *ret_running)
+static int read_states(const char *text, struct list_request *request)
 {
-	*ret_running = false;
+	request->running = false;
+	request->paused = false;
 	for (;;) {
 		size_t size = strcspn(text, ",");
 
 		if (size == 7 && strncmp(text, "running", size) == 0)
-			*ret_running = true;
-		else if (size != 6 || strncmp(text, "paused", size) != 0)
+			request->running = true;
+		else if (size == 6 && strncmp(text, "paused", size) == 0)
+			request->paused = true;
+		else
 			return -EINVAL;
 		if (!text[size])
 			return 0;
@@ -113,7 +117,8 @@ static int read_page(struct http_exchange *exchange, struct list_request *reques
 	return 0;
 }
 
-static int read_filters(struct http_exchange *exchange, struct list_request *request, struct error *err)
+static int read_filters(struct http_exchange *exchange, bool version2, struct list_request *request,
+                        struct error *err)
 {
 	const char *metadata = http_request_query(exchange, "metadata");
 	const char *state = http_request_query(exchange, "state");
@@ -121,11 +126,12 @@ static int read_filters(struct http_exchange *exchange, struct list_request *req
 
 	request->metadata = json_object();
 	request->running = true;
+	request->paused = version2;
 	request->started_after_ns = INT64_MIN;
 	request->template = http_request_query(exchange, "template");
 	if (metadata && read_metadata(metadata, request->metadata) < 0)
 		return error_set(err, EINVAL, "Error parsing metadata: '%s'", metadata);
-	if (state && read_states(state, &request->running) < 0)
+	if (state && read_states(state, request) < 0)
 		return error_set(err, EINVAL, "state must be of 'running' and 'paused', not '%s'", state);
 	if (after && time_parse_rfc3339(after, &request->started_after_ns) < 0)
 		return error_set(err, EINVAL, "startedAfter is no RFC 3339 time: '%s'", after);
@@ -149,7 +155,8 @@ static bool has_metadata(const struct record *record, const json_t *wanted)
 
 static bool is_wanted(const struct record *record, const struct list_request *request, const char *team_id)
 {
-	return request->running && record->running && record->end_at_ms > time_wall_ms() &&
+	return ((request->running && record_is_running(record)) ||
+	        (request->paused && record_is_paused(record))) &&
 	       strcmp(record->team_id, team_id) == 0 &&
 	       record->started_at_ms * INT64_C(1000000) >= request->started_after_ns &&
 	       (!request->template || strcasecmp(record->template_id, request->template) == 0) &&
@@ -215,6 +222,7 @@ static void reply_page(struct rest_call *call, const struct list_request *reques
 	size_t first = 0;
 	cleanup_free struct record **found = collect(call, request, &count);
 	size_t limit = (size_t)request->limit;
+	size_t running = 0;
 	json_t *page;
 	char text[TOKEN_SIZE];
 
@@ -224,6 +232,8 @@ static void reply_page(struct rest_call *call, const struct list_request *reques
 	}
 	while (first < count && !is_behind(found[first], request))
 		first++;
+	for (size_t i = 0; i < count; i++)
+		running += record_is_running(found[i]);
 	page = json_array();
 	for (size_t i = first; i < count && i < first + limit; i++)
 		(void)json_array_append_new(page, sandboxes_entry(found[i]));
@@ -232,7 +242,7 @@ static void reply_page(struct rest_call *call, const struct list_request *reques
 		http_reply_header(call->exchange, "X-Next-Token", text);
 	}
 	if (request->running) {
-		(void)snprintf(text, sizeof(text), "%zu", count);
+		(void)snprintf(text, sizeof(text), "%zu", running);
 		http_reply_header(call->exchange, "X-Total-Running", text);
 	}
 	rest_reply(call, 200, page);
@@ -243,7 +253,8 @@ void sandboxes_list(struct rest_call *call)
 	struct list_request request = { 0 };
 	struct error err = { 0 };
 
-	if (read_page(call->exchange, &request, &err) < 0 || read_filters(call->exchange, &request, &err) < 0)
+	if (read_page(call->exchange, &request, &err) < 0 ||
+	    read_filters(call->exchange, call->version2, &request, &err) < 0)
 		rest_fail(call, 400, "%s", err.message);
 	else
 		reply_page(call, &request);

@@ -26,12 +26,12 @@ static const struct route {
 	{ "POST", "/sandboxes/*/connect", sandboxes_connect },
 	{ "GET", "/sandboxes/*/metrics", rest_not_yet },
 	{ "GET", "/sandboxes/*/logs", rest_not_yet },
-	{ "POST", "/sandboxes/*/pause", rest_not_yet },
-	{ "POST", "/sandboxes/*/resume", rest_not_yet },
-	{ "POST", "/sandboxes/*/snapshots", rest_not_yet },
-	{ "POST", "/sandboxes/*/fork", rest_not_yet },
+	{ "POST", "/sandboxes/*/pause", lifecycle_pause },
+	{ "POST", "/sandboxes/*/resume", lifecycle_resume },
+	{ "POST", "/sandboxes/*/snapshots", snapshots_create },
+	{ "POST", "/sandboxes/*/fork", fork_create },
 	{ "PUT", "/sandboxes/*/network", rest_not_yet },
-	{ "GET", "/snapshots", rest_not_yet },
+	{ "GET", "/snapshots", snapshots_list },
 	{ "GET", "/templates", templates_list },
 	{ "GET", "/templates/aliases/*", templates_get_alias },
 	{ "GET", "/teams", teams_list },
@@ -115,7 +115,7 @@ static bool normalize_id(char *id)
 	return valid;
 }
 
-struct record *rest_find_sandbox(struct rest_call *call)
+static struct record *find(struct rest_call *call, bool paused_too)
 {
 	struct record *record;
 
@@ -124,11 +124,21 @@ struct record *rest_find_sandbox(struct rest_call *call)
 		return NULL;
 	}
 	record = registry_find(call->api->registry, call->id);
-	if (record && record->running && strcmp(record->team_id, call->team_id) == 0 &&
-	    record->end_at_ms > time_wall_ms())
+	if (record && strcmp(record->team_id, call->team_id) == 0 &&
+	    (record_is_running(record) || (paused_too && record_is_paused(record))))
 		return record;
 	rest_fail(call, 404, "Sandbox \"%s\" doesn't exist or you don't have access to it", call->id);
 	return NULL;
+}
+
+struct record *rest_find_sandbox(struct rest_call *call)
+{
+	return find(call, false);
+}
+
+struct record *rest_find_any(struct rest_call *call)
+{
+	return find(call, true);
 }
 
 /* --- beginning --- */

@@ -18,6 +18,7 @@ struct rest_call {
 	bool version2;       /* the path began with /v2 */
 	char sandbox_id[64]; /* of a create that goes on */
 	int64_t number;      /* a handler's own */
+	void *own;           /* likewise; its owner frees it */
 };
 
 /* Serve a request. */
@@ -36,7 +37,11 @@ void rest_fail_node(struct rest_call *call, int status, const char *data, size_t
 /* The caller's sandbox by the call's id; NULL: the call has been answered with 404. */
 struct record *rest_find_sandbox(struct rest_call *call);
 
-/* What lists and details say of a running sandbox. New reference. */
+/* The same, also when it is paused. */
+struct record *rest_find_any(struct rest_call *call);
+
+/* What creates and connects say of a sandbox; what lists and details say. New references. */
+json_t *sandboxes_answer(const struct record *record);
 json_t *sandboxes_entry(const struct record *record);
 
 /* Handlers, by subject. */
@@ -47,6 +52,15 @@ void sandboxes_kill(struct rest_call *call);
 void sandboxes_set_timeout(struct rest_call *call);
 void sandboxes_refresh(struct rest_call *call);
 void sandboxes_connect(struct rest_call *call);
+void lifecycle_pause(struct rest_call *call);
+void lifecycle_resume(struct rest_call *call);
+
+/* Wake a paused sandbox, to live `timeout` seconds; answers 201 with it. */
+void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeout);
+
+void snapshots_create(struct rest_call *call);
+void snapshots_list(struct rest_call *call);
+void fork_create(struct rest_call *call);
 void templates_list(struct rest_call *call);
 void templates_get_alias(struct rest_call *call);
 void teams_list(struct rest_call *call);

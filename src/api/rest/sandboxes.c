@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/rest/rest.h"
+#include "api/store/store.h"
 
 #define TIMEOUT_V1  15 /* seconds, when the request names none */
 #define TIMEOUT_V2  300
@@ -15,7 +16,7 @@
 
 /* --- what clients are told --- */
 
-static json_t *sandbox_answer(const struct record *record)
+json_t *sandboxes_answer(const struct record *record)
 {
 	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:n}", "templateID", record->template_id, "sandboxID",
 	                         record->id, "clientID", "local", "envdVersion", API_ENVD_VERSION, "domain");
@@ -38,7 +39,8 @@ json_t *sandboxes_entry(const struct record *record)
 	                 time_format_rfc3339(record->started_at_ms, started), "endAt",
 	                 time_format_rfc3339(record->end_at_ms, end), "cpuCount", record->vcpu_count,
 	                 "memoryMB", record->memory_mib, "diskSizeMB", record->disk_mib, "metadata",
-	                 record->metadata, "state", "running", "envdVersion", API_ENVD_VERSION);
+	                 record->metadata, "state", record_is_paused(record) ? "paused" : "running",
+	                 "envdVersion", API_ENVD_VERSION);
 	if (record->alias[0])
 		(void)json_object_set_new(json, "alias", json_string(record->alias));
 	return json;
@@ -50,9 +52,12 @@ static void set_end(struct rest_call *call, const struct record *record, int64_t
                     http_simple_fn *done);
 
 struct create_request {
-	char template[128];
+	char template[128]; /* as the client calls it */
+	char build_id[40];  /* of a snapshot; "": the node knows the name */
 	int64_t timeout;
 	bool secure;
+	bool auto_pause;
+	bool auto_resume;
 	json_t *metadata;
 	json_t *env_vars;
 };
@@ -89,8 +94,6 @@ static int check_timeout(int64_t timeout, struct error *err)
 /* What cannot be given yet must not be promised. */
 static int refuse_unbuilt(const json_t *body, struct error *err)
 {
-	json_t *resume = json_object_get(body, "autoResume");
-
 	json_t *network = NULL;
 
 	if (json_read_object(body, "network", JSON_OPTIONAL, &network, err) < 0)
@@ -100,15 +103,38 @@ static int refuse_unbuilt(const json_t *body, struct error *err)
 	if (json_is_false(json_object_get(body, "autoPauseMemory")) &&
 	    !json_is_true(json_object_get(body, "autoPause")))
 		return error_set(err, EINVAL, "autoPauseMemory needs autoPause");
-	if (json_is_true(json_object_get(body, "autoPause")))
-		return error_set(err, ENOTSUP, "autoPause is not supported yet");
-	if (json_is_true(json_object_get(resume, "enabled")))
-		return error_set(err, ENOTSUP, "autoResume is not supported yet");
+	if (json_is_false(json_object_get(body, "autoPauseMemory")))
+		return error_set(err, ENOTSUP, "autoPauseMemory: false is not supported yet");
 	if (json_array_size(json_object_get(body, "volumeMounts")))
 		return error_set(err, ENOTSUP, "volumes are not supported yet");
 	if (json_object_size(json_object_get(body, "mcp")))
 		return error_set(err, ENOTSUP, "mcp is not supported yet");
 	return 0;
+}
+
+/* A name may be that of one of the team's snapshots; another team's are as if they were not. */
+static int resolve(const struct rest_call *call, struct create_request *request, struct error *err)
+{
+	int ret = store_find_snapshot(call->api->store, call->team_id, request->template, request->build_id);
+
+	if (ret == 0 || ret == -ENOENT)
+		return 0;
+	request->build_id[0] = '\0';
+	if (ret == -EACCES)
+		return error_set(err, ENOENT, "template '%s' not found", request->template);
+	return error_set(err, EIO, "the templates cannot be looked up");
+}
+
+static int read_lifecycle(const json_t *body, struct create_request *request, struct error *err)
+{
+	json_t *resume = NULL;
+	int ret = json_read_bool(body, "autoPause", JSON_OPTIONAL, &request->auto_pause, err);
+
+	if (ret == 0)
+		ret = json_read_object(body, "autoResume", JSON_OPTIONAL, &resume, err);
+	if (ret == 0 && resume)
+		ret = json_read_bool(resume, "enabled", JSON_REQUIRED, &request->auto_resume, err);
+	return ret;
 }
 
 static int read_create(const struct rest_call *call, struct create_request *request, struct error *err)
@@ -128,12 +154,16 @@ static int read_create(const struct rest_call *call, struct create_request *requ
 	if (ret == 0)
 		ret = json_read_string_map(call->body, "envVars", JSON_OPTIONAL, &request->env_vars, err);
 	if (ret == 0)
+		ret = read_lifecycle(call->body, request, err);
+	if (ret == 0)
 		ret = refuse_unbuilt(call->body, err);
 	if (ret == 0 && request->timeout <= 0)
 		ret = error_set(err, EINVAL, "Timeout must be greater than 0");
 	if (ret == 0)
 		ret = check_timeout(request->timeout, err);
-	return ret < 0 ? ret : read_template(template, request->template, err);
+	if (ret == 0)
+		ret = read_template(template, request->template, err);
+	return ret < 0 ? ret : resolve(call, request, err);
 }
 
 /* False: the answer is no sandbox. */
@@ -149,6 +179,7 @@ static bool take_answer(struct record *record, const json_t *answer)
 	record->memory_mib = (int)json_integer_value(json_object_get(answer, "memory_mib"));
 	record->disk_mib = (int)json_integer_value(json_object_get(answer, "disk_mib"));
 	record->running = true;
+	record->changed_ms = time_wall_ms();
 	return true;
 }
 
@@ -189,7 +220,7 @@ static void on_created_end_set(int status, const char *data, size_t size, const 
 		log_warn("the end of %s could not be moved (status %d)", record->id, status);
 	if (status == 204 && registry_update(call->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
-	rest_reply(call, 201, sandbox_answer(record));
+	rest_reply(call, 201, sandboxes_answer(record));
 }
 
 static void on_created(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -212,7 +243,7 @@ static void on_created(int status, const char *data, size_t size, const struct e
 		log_error("%s", failure.message);
 	(void)snprintf(call->id, sizeof(call->id), "%s", record->id);
 	if (late < LATE_MS)
-		rest_reply(call, 201, sandbox_answer(record));
+		rest_reply(call, 201, sandboxes_answer(record));
 	else
 		set_end(call, record, record->end_at_ms + late, on_created_end_set);
 }
@@ -231,6 +262,8 @@ static struct record *new_record(const struct rest_call *call, const struct crea
 	if (request->secure)
 		random_hex(record->access_token, TOKEN_BYTES);
 	record->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
+	record->auto_pause = request->auto_pause;
+	record->auto_resume = request->auto_resume;
 	record->started_at_ms = time_wall_ms();
 	record->end_at_ms = record->started_at_ms + request->timeout * 1000;
 	return record;
@@ -239,14 +272,15 @@ static struct record *new_record(const struct rest_call *call, const struct crea
 static json_t *node_request(const struct record *record, const struct create_request *request)
 {
 	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O}", "sandbox_id", record->id, "template",
-	                         request->template, "template_id", record->template_id, "team_id",
-	                         record->team_id, "alias", record->alias, "end_at_ms",
-	                         (json_int_t)record->end_at_ms, "metadata", record->metadata);
+	                         request->build_id[0] ? request->build_id : request->template, "template_id",
+	                         record->template_id, "team_id", record->team_id, "alias", record->alias,
+	                         "end_at_ms", (json_int_t)record->end_at_ms, "metadata", record->metadata);
 
 	if (record->access_token[0])
 		(void)json_object_set_new(json, "access_token", json_string(record->access_token));
 	if (request->env_vars)
 		(void)json_object_set(json, "env_vars", request->env_vars);
+	(void)json_object_set_new(json, "auto_pause", json_boolean(record->auto_pause));
 	return json;
 }
 
@@ -280,7 +314,7 @@ void sandboxes_create(struct rest_call *call)
 
 void sandboxes_get(struct rest_call *call)
 {
-	struct record *record = rest_find_sandbox(call);
+	struct record *record = rest_find_any(call);
 	json_t *json;
 
 	if (!record)
@@ -288,7 +322,8 @@ void sandboxes_get(struct rest_call *call)
 	json = sandboxes_entry(record);
 	(void)json_object_set_new(json, "domain", json_null());
 	(void)json_object_set_new(json, "lifecycle",
-	                          json_pack("{s:b,s:s}", "autoResume", 0, "onTimeout", "kill"));
+	                          json_pack("{s:b,s:s}", "autoResume", record->auto_resume, "onTimeout",
+	                                    record->auto_pause ? "pause" : "kill"));
 	if (record->access_token[0])
 		(void)json_object_set_new(json, "envdAccessToken", json_string(record->access_token));
 	rest_reply(call, 200, json);
@@ -314,7 +349,7 @@ void sandboxes_kill(struct rest_call *call)
 {
 	char target[160];
 
-	if (!rest_find_sandbox(call))
+	if (!rest_find_any(call))
 		return;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s", call->id);
 	api_call_node(call->api, "DELETE", target, NULL, on_killed, call);
@@ -332,7 +367,7 @@ static void answer_nothing(struct rest_call *call, const struct record *record)
 
 static void answer_sandbox(struct rest_call *call, const struct record *record)
 {
-	rest_reply(call, 200, sandbox_answer(record));
+	rest_reply(call, 200, sandboxes_answer(record));
 }
 
 static void finish_end(int status, const char *data, size_t size, const struct error *err,
@@ -430,7 +465,7 @@ void sandboxes_refresh(struct rest_call *call)
 		set_end(call, record, end, on_end_set);
 }
 
-/* Only ever extends. */
+/* Only ever extends; wakes a paused one. */
 void sandboxes_connect(struct rest_call *call)
 {
 	struct record *record;
@@ -440,12 +475,16 @@ void sandboxes_connect(struct rest_call *call)
 	if (!read_timeout(call, "timeout", call->version2 ? JSON_OPTIONAL : JSON_REQUIRED, TIMEOUT_V2,
 	                  &timeout))
 		return;
-	record = rest_find_sandbox(call);
+	record = rest_find_any(call);
 	if (!record)
 		return;
+	if (record_is_paused(record)) {
+		lifecycle_wake(call, record, timeout);
+		return;
+	}
 	end = time_wall_ms() + timeout * 1000;
 	if (end <= record->end_at_ms)
-		rest_reply(call, 200, sandbox_answer(record));
+		rest_reply(call, 200, sandboxes_answer(record));
 	else
 		set_end(call, record, end, on_connect_end_set);
 }

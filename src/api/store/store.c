@@ -22,6 +22,12 @@ static const char *const migrations[] = {
 	" end_at_ms INTEGER NOT NULL, vcpu_count INTEGER NOT NULL, memory_mib INTEGER NOT NULL, disk_mib "
 	"INTEGER NOT NULL,"
 	" running INTEGER NOT NULL) STRICT;",
+	"ALTER TABLE sandboxes ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE sandboxes ADD COLUMN auto_pause INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE sandboxes ADD COLUMN auto_resume INTEGER NOT NULL DEFAULT 0;"
+	"CREATE TABLE snapshots (build_id TEXT PRIMARY KEY, id TEXT NOT NULL, team_id TEXT NOT NULL, name "
+	"TEXT NOT "
+	"NULL, sandbox_id TEXT NOT NULL, created_at_ms INTEGER NOT NULL) STRICT;",
 };
 
 enum statement {
@@ -29,6 +35,10 @@ enum statement {
 	TEAM_NAME,
 	PUT_SANDBOX,
 	DELETE_SANDBOX,
+	PUT_SNAPSHOT,
+	DELETE_SNAPSHOT,
+	LIST_SNAPSHOTS,
+	FIND_SNAPSHOT,
 	STATEMENTS,
 };
 
@@ -36,12 +46,23 @@ static const char *const statements[] = {
 	[TEAM_OF_KEY] = "SELECT team_id FROM api_keys WHERE hash = ?1",
 	[TEAM_NAME] = "SELECT name FROM teams WHERE id = ?1",
 	[PUT_SANDBOX] =
-	        "INSERT INTO sandboxes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+	        "INSERT INTO sandboxes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, "
+	        "?15, ?16)"
 	        " ON CONFLICT (id) DO UPDATE SET vsock_path = excluded.vsock_path, end_at_ms = "
 	        "excluded.end_at_ms,"
 	        " started_at_ms = excluded.started_at_ms, vcpu_count = excluded.vcpu_count,"
-	        " memory_mib = excluded.memory_mib, disk_mib = excluded.disk_mib, running = excluded.running",
+	        " memory_mib = excluded.memory_mib, disk_mib = excluded.disk_mib, running = excluded.running,"
+	        " paused = excluded.paused, auto_pause = excluded.auto_pause, auto_resume = "
+	        "excluded.auto_resume",
 	[DELETE_SANDBOX] = "DELETE FROM sandboxes WHERE id = ?1",
+	[PUT_SNAPSHOT] = "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+	[DELETE_SNAPSHOT] = "DELETE FROM snapshots WHERE build_id = ?1",
+	[FIND_SNAPSHOT] =
+	        "SELECT build_id, team_id FROM snapshots WHERE (team_id = ?1 AND (name = ?2 OR id = ?2)) OR"
+	        " build_id = ?2 ORDER BY team_id = ?1 DESC, created_at_ms DESC LIMIT 1",
+	[LIST_SNAPSHOTS] = "SELECT build_id, id, team_id, name, sandbox_id, created_at_ms FROM snapshots "
+	                   "WHERE team_id = ?1"
+	                   " ORDER BY created_at_ms DESC, build_id",
 };
 
 struct store {
@@ -196,8 +217,9 @@ int store_put_sandbox(struct store *store, const struct record *record, struct e
 	const char *const texts[] = { record->id,    record->team_id,      record->template_id,
 		                      record->alias, record->access_token, record->vsock_path,
 		                      metadata };
-	const int64_t numbers[] = { record->started_at_ms, record->end_at_ms, record->vcpu_count,
-		                    record->memory_mib,    record->disk_mib,  record->running };
+	const int64_t numbers[] = { record->started_at_ms, record->end_at_ms,  record->vcpu_count,
+		                    record->memory_mib,    record->disk_mib,   record->running,
+		                    record->paused,        record->auto_pause, record->auto_resume };
 	int index = 1;
 	int code;
 
@@ -250,6 +272,9 @@ static struct record *read_row(sqlite3_stmt *query)
 	record->memory_mib = sqlite3_column_int(query, 10);
 	record->disk_mib = sqlite3_column_int(query, 11);
 	record->running = sqlite3_column_int(query, 12);
+	record->paused = sqlite3_column_int(query, 13);
+	record->auto_pause = sqlite3_column_int(query, 14);
+	record->auto_resume = sqlite3_column_int(query, 15);
 	return record;
 }
 
@@ -273,4 +298,78 @@ int store_load_sandboxes(struct store *store, void (*take)(void *context, struct
 	}
 	(void)sqlite3_finalize(query);
 	return code == SQLITE_DONE ? 0 : fail(store, err, "load the sandboxes");
+}
+
+/* --- snapshots --- */
+
+static int run(struct store *store, sqlite3_stmt *statement, const char *what, struct error *err)
+{
+	int code = sqlite3_step(statement);
+
+	(void)sqlite3_reset(statement);
+	(void)sqlite3_clear_bindings(statement);
+	return code == SQLITE_DONE ? 0 : fail(store, err, what);
+}
+
+int store_put_snapshot(struct store *store, const struct snapshot *snapshot, struct error *err)
+{
+	sqlite3_stmt *statement = store->prepared[PUT_SNAPSHOT];
+	const char *const texts[] = { snapshot->build_id, snapshot->id, snapshot->team_id, snapshot->name,
+		                      snapshot->sandbox_id };
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		(void)sqlite3_bind_text(statement, (int)i + 1, texts[i], -1, SQLITE_STATIC);
+	(void)sqlite3_bind_int64(statement, 6, snapshot->created_at_ms);
+	return run(store, statement, "store the snapshot", err);
+}
+
+int store_delete_snapshot(struct store *store, const char *build_id, struct error *err)
+{
+	sqlite3_stmt *statement = store->prepared[DELETE_SNAPSHOT];
+
+	(void)sqlite3_bind_text(statement, 1, build_id, -1, SQLITE_STATIC);
+	return run(store, statement, "forget the snapshot", err);
+}
+
+int store_list_snapshots(struct store *store, const char *team_id,
+                         bool (*take)(void *context, const struct snapshot *snapshot), void *context,
+                         struct error *err)
+{
+	sqlite3_stmt *statement = store->prepared[LIST_SNAPSHOTS];
+	int code;
+
+	(void)sqlite3_bind_text(statement, 1, team_id, -1, SQLITE_STATIC);
+	while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+		struct snapshot snapshot = { .created_at_ms = sqlite3_column_int64(statement, 5) };
+
+		copy_column(statement, 0, snapshot.build_id, sizeof(snapshot.build_id));
+		copy_column(statement, 1, snapshot.id, sizeof(snapshot.id));
+		copy_column(statement, 2, snapshot.team_id, sizeof(snapshot.team_id));
+		copy_column(statement, 3, snapshot.name, sizeof(snapshot.name));
+		copy_column(statement, 4, snapshot.sandbox_id, sizeof(snapshot.sandbox_id));
+		if (!take(context, &snapshot))
+			break;
+	}
+	(void)sqlite3_reset(statement);
+	return code == SQLITE_DONE || code == SQLITE_ROW ? 0 : fail(store, err, "list the snapshots");
+}
+
+int store_find_snapshot(struct store *store, const char *team_id, const char *name, char build_id[40])
+{
+	sqlite3_stmt *statement = store->prepared[FIND_SNAPSHOT];
+	int ret = -EIO;
+	int code;
+
+	(void)sqlite3_bind_text(statement, 1, team_id, -1, SQLITE_STATIC);
+	(void)sqlite3_bind_text(statement, 2, name, -1, SQLITE_STATIC);
+	code = sqlite3_step(statement);
+	if (code == SQLITE_ROW) {
+		copy_column(statement, 0, build_id, 40);
+		ret = strcmp((const char *)sqlite3_column_text(statement, 1), team_id) == 0 ? 0 : -EACCES;
+	} else if (code == SQLITE_DONE) {
+		ret = -ENOENT;
+	}
+	(void)sqlite3_reset(statement);
+	(void)sqlite3_clear_bindings(statement);
+	return ret;
 }

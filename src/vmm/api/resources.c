@@ -68,7 +68,7 @@ static int put_actions(const struct api_call *call, struct error *err)
 		                 "The requested operation is not supported before starting the microVM.");
 	if (strcmp(action, "FlushMetrics") == 0)
 		return observer_flush(call->api->observer, err);
-	return error_set(err, ENOTSUP, "SendCtrlAltDel is not supported: the machine has no keyboard");
+	return machine_send_ctrl_alt_del(call->api->machine, err);
 }
 
 static int patch_vm(const struct api_call *call, struct error *err)

@@ -10,11 +10,12 @@
 #include "vmm/boot/aml.h"
 #include "vmm/boot/boot.h"
 #include "vmm/boot/checksum.h"
-#include "vmm/device/virtio.h"
+#include "vmm/device/device.h"
 #include "vmm/layout.h"
 
-#define FADT_FLAGS          (1u << 20 | 1u << 5 | 1u << 4 | 1u << 0) /* hardware-reduced; no buttons; WBINVD */
-#define FADT_BOOT_ARCH      (1u << 2 | 1u << 3 | 1u << 4 | 1u << 5)  /* no VGA, MSI, ASPM, CMOS clock */
+#define FADT_FLAGS (1u << 20 | 1u << 5 | 1u << 4 | 1u << 0) /* hardware-reduced; no buttons; WBINVD */
+/* A keyboard controller; no VGA, MSI, ASPM, CMOS clock. */
+#define FADT_BOOT_ARCH      (1u << 1 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5)
 
 #define NOTIFY_CHANGED      0x80 /* device-specific: the ID */
 
@@ -149,6 +150,21 @@ static void describe_serial(struct aml *aml)
 	aml_end(aml, device);
 }
 
+static void describe_keyboard(struct aml *aml)
+{
+	size_t device = aml_device(aml, "PS2K");
+	size_t resources;
+
+	aml_name_eisaid(aml, "_HID", "PNP0303");
+	aml_name_integer(aml, "_UID", 0);
+	resources = aml_resources(aml, "_CRS");
+	aml_ports(aml, I8042_DATA_PORT, 1);
+	aml_ports(aml, I8042_COMMAND_PORT, 1);
+	aml_interrupt(aml, LAYOUT_GSI_KEYBOARD);
+	aml_end_resources(aml, resources);
+	aml_end(aml, device);
+}
+
 static void describe_virtio(struct aml *aml, unsigned index)
 {
 	char name[8];
@@ -204,6 +220,7 @@ static uint32_t write_dsdt(struct area *area, unsigned devices, struct error *er
 	*header = header_of("DSDT", 2);
 	scope = aml_scope(&aml, "_SB_");
 	describe_serial(&aml);
+	describe_keyboard(&aml);
 	describe_generation(&aml);
 	for (unsigned i = 0; i < devices; i++)
 		describe_virtio(&aml, i);

@@ -37,7 +37,7 @@ int boot_write_mptable(const struct guest_memory *memory, unsigned vcpus, struct
 
 /*
  * Write ACPI tables (ACPI 6.5) at LAYOUT_ACPI, where guests look for them: `vcpus` processors, the IOAPIC,
- * the serial port and `devices` virtio windows with their interrupts. A kernel that is told acpi=off uses the
- * MP table and its command line instead.
+ * serial port, keyboard and `devices` virtio windows with their interrupts. A kernel that is told acpi=off
+ * uses the MP table and its command line instead.
  */
 int boot_write_acpi(const struct guest_memory *memory, unsigned vcpus, unsigned devices, struct error *err);

@@ -54,6 +54,8 @@ static int read_net(const json_t *object, struct net_config *net, struct error *
 static int check_unique(const struct machine_config *config, const struct net_config *net, struct error *err)
 {
 	for (const struct net_config *other = config->nets; other < net; other++) {
+		if (strcmp(other->id, net->id) == 0)
+			return error_set(err, EINVAL, "there are two interfaces %s", net->id);
 		if (strcmp(other->host_dev_name, net->host_dev_name) == 0)
 			return error_set(err, EINVAL, "interfaces %s and %s have the same host device %s",
 			                 other->id, net->id, net->host_dev_name);

@@ -85,6 +85,15 @@ static int read_drive(const json_t *object, struct block_config *drive, bool *re
 	return ret < 0 ? ret : config_read_limiter(object, "rate_limiter", &drive->limits, NULL, err);
 }
 
+static int check_unique(const struct machine_config *config, const struct block_config *drive,
+                        struct error *err)
+{
+	for (const struct block_config *other = config->drives; other < drive; other++)
+		if (strcmp(other->id, drive->id) == 0)
+			return error_set(err, EINVAL, "there are two drives %s", drive->id);
+	return 0;
+}
+
 /* The root device comes first: it is the guest's vda. */
 static void move_to_front(struct machine_config *config, unsigned index)
 {
@@ -108,6 +117,8 @@ int config_read_drives(const json_t *root, struct machine_config *config, struct
 		bool is_root = false;
 
 		ret = read_drive(object, &config->drives[i], &is_root, err);
+		if (ret == 0)
+			ret = check_unique(config, &config->drives[i], err);
 		config->drive_count++;
 		if (ret < 0 || !is_root)
 			continue;

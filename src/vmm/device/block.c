@@ -420,10 +420,12 @@ static bool answer(struct block *block, struct virtqueue *queue, const struct vi
 static void take_requests(struct block *block, struct virtqueue *queue)
 {
 	struct virtio_device *device = &block->device;
+	unsigned left = VIRTIO_BATCH;
 	struct virtqueue_chain chain;
 
 	do {
-		while (virtqueue_pop(device, queue, &chain) > 0) {
+		while (left && virtqueue_pop(device, queue, &chain) > 0) {
+			left--;
 			if (!chain_is_request(&chain)) {
 				block->metrics.invalid_reqs_count++;
 				(void)virtio_break(device);
@@ -432,7 +434,9 @@ static void take_requests(struct block *block, struct virtqueue *queue)
 			if (!answer(block, queue, &chain))
 				return;
 		}
-	} while (!device->broken && virtqueue_enable_kick(device, queue));
+	} while (left && !device->broken && virtqueue_enable_kick(device, queue));
+	if (!left)
+		virtio_kick_later(device, 0);
 }
 
 static void block_kick(struct virtio_device *device, unsigned index)

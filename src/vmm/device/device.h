@@ -194,7 +194,33 @@ void serial_write(struct serial *serial, unsigned reg, uint8_t value);
 int serial_save(struct serial *serial, struct buffer *to, struct error *err);
 int serial_restore(struct serial *serial, const void *data, size_t size, struct error *err);
 
-/* i8042: just enough of the keyboard controller for reboot=k. True when the guest asked for a reset (command
- * 0xFE). */
-bool i8042_write(unsigned port, uint8_t value);
-uint8_t i8042_read(unsigned port);
+/* Raise the interrupt again that was on its way when the state was saved: when the chips were restored. */
+void serial_notify(struct serial *serial);
+
+/*
+ * i8042: the keyboard controller, at its ports, with a keyboard. `irq` is an eventfd behind GSI 1. Any thread
+ * may call.
+ */
+#define I8042_DATA_PORT    0x60
+#define I8042_COMMAND_PORT 0x64 /* status when read */
+
+struct i8042;
+struct i8042 *i8042_new(struct error *err);
+void i8042_free(struct i8042 *i8042);
+int i8042_irq(const struct i8042 *i8042);
+uint8_t i8042_read(struct i8042 *i8042, unsigned port);
+
+/* True when the guest asked for a reset of its processor. */
+bool i8042_write(struct i8042 *i8042, unsigned port, uint8_t value);
+
+/*
+ * Press and release Ctrl-Alt-Del. What a guest makes of it is its own affair: without a keyboard driver
+ * nothing. 0, or -EBUSY with `err` while it has not read the keys of an earlier call.
+ */
+int i8042_send_ctrl_alt_del(struct i8042 *i8042, struct error *err);
+
+int i8042_save(struct i8042 *i8042, struct buffer *to, struct error *err);
+int i8042_restore(struct i8042 *i8042, const void *data, size_t size, struct error *err);
+
+/* Raise the interrupt of what waits, if anything does: when the interrupt chips were restored. */
+void i8042_notify(struct i8042 *i8042);

@@ -39,8 +39,9 @@ struct loop {
 	pthread_mutex_t lock;
 	pthread_cond_t finished;
 	struct list tasks;
-	bool running;
-	pthread_t thread;
+	bool running;     /* by loop_run */
+	bool borrowed;    /* by a loop_call before that: loop_run waits */
+	pthread_t thread; /* of whoever has it */
 };
 
 static void on_wake(void *context, uint32_t events)
@@ -154,6 +155,8 @@ int loop_run(struct loop *loop)
 	int ret = 0;
 
 	pthread_mutex_lock(&loop->lock);
+	while (loop->borrowed)
+		pthread_cond_wait(&loop->finished, &loop->lock);
 	loop->running = true;
 	loop->thread = pthread_self();
 	pthread_mutex_unlock(&loop->lock);
@@ -191,21 +194,45 @@ void loop_stop(struct loop *loop)
 		return;
 }
 
+/* Nobody runs the loop: be its thread for as long as the function takes. Called and left with the lock held.
+ */
+static void call_borrowed(struct loop *loop, void (*function)(void *context), void *context)
+{
+	loop->borrowed = true;
+	loop->thread = pthread_self();
+	pthread_mutex_unlock(&loop->lock);
+	function(context);
+	pthread_mutex_lock(&loop->lock);
+	loop->borrowed = false;
+	pthread_cond_broadcast(&loop->finished);
+}
+
+static void call_queued(struct loop *loop, struct loop_task *task)
+{
+	uint64_t one = 1;
+
+	list_append(&loop->tasks, &task->link);
+	if (write(loop->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		abort();
+	while (!task->done)
+		pthread_cond_wait(&loop->finished, &loop->lock);
+}
+
 void loop_call(struct loop *loop, void (*function)(void *context), void *context)
 {
 	struct loop_task task = { .function = function, .context = context };
-	uint64_t one = 1;
 
 	pthread_mutex_lock(&loop->lock);
-	if (!loop->running || pthread_equal(loop->thread, pthread_self())) {
+	if ((loop->running || loop->borrowed) && pthread_equal(loop->thread, pthread_self())) {
 		pthread_mutex_unlock(&loop->lock);
 		function(context);
 		return;
 	}
-	list_append(&loop->tasks, &task.link);
-	if (write(loop->wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		abort();
-	while (!task.done)
+	while (loop->borrowed)
 		pthread_cond_wait(&loop->finished, &loop->lock);
+	if (loop->running)
+		call_queued(loop, &task);
+	else
+		call_borrowed(loop, function, context);
 	pthread_mutex_unlock(&loop->lock);
 }

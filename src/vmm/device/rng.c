@@ -7,7 +7,8 @@
 #include "vmm/device/virtio_internal.h"
 #include "vmm/device/virtqueue.h"
 
-#define RNG_REQUEST_MAX (64 * 1024) /* bytes per request; a driver asks again for more */
+#define RNG_REQUEST_MAX   (64 * 1024) /* bytes per request; a driver asks again for more */
+#define REQUESTS_PER_KICK 16          /* of up to 64 KiB each: then others have their turn */
 
 struct rng {
 	struct virtio_device device;
@@ -63,12 +64,15 @@ static void rng_kick(struct virtio_device *device, unsigned index)
 	struct rng *rng = rng_of(device);
 	struct virtqueue *queue = &device->queues[index];
 	uint16_t first_used = queue->next_used;
+	unsigned left = REQUESTS_PER_KICK;
 	struct virtqueue_chain chain;
 
 	do {
-		while (virtqueue_pop(device, queue, &chain) > 0 && answer(rng, queue, &chain))
-			;
-	} while (!device->broken && !rng->limiter.waiting && virtqueue_enable_kick(device, queue));
+		while (left && virtqueue_pop(device, queue, &chain) > 0 && answer(rng, queue, &chain))
+			left--;
+	} while (left && !device->broken && !rng->limiter.waiting && virtqueue_enable_kick(device, queue));
+	if (!left)
+		virtio_kick_later(device, index);
 	rng->metrics.entropy_event_fails += device->broken;
 	virtqueue_notify(device, queue, first_used);
 }

@@ -238,6 +238,16 @@ int serial_restore(struct serial *serial, const void *data, size_t size, struct 
 	if (size != sizeof(serial->state))
 		return error_set(err, EINVAL, "the saved state of the serial port has %zu bytes, not %zu",
 		                 size, sizeof(serial->state));
+	pthread_mutex_lock(&serial->lock);
 	memcpy(&serial->state, data, size);
+	pthread_mutex_unlock(&serial->lock);
 	return 0;
+}
+
+void serial_notify(struct serial *serial)
+{
+	pthread_mutex_lock(&serial->lock);
+	if (serial->state.thre_pending)
+		raise_thre(serial);
+	pthread_mutex_unlock(&serial->lock);
 }

@@ -202,21 +202,24 @@ static void write_driver_features(struct virtio_device *device, uint32_t value)
 
 static void write_status(struct virtio_device *device, uint32_t value)
 {
-	uint32_t news = value & ~device->status;
+	uint32_t status = __atomic_load_n(&device->status, __ATOMIC_SEQ_CST);
+	uint32_t news = value & ~status;
 
 	if (value == 0) {
 		loop_call(device->loop, reset_on_loop, device);
 		return;
 	}
 	/* Bits are only ever added; a device that is broken stays so until it is reset (2.1.1). */
-	if ((device->status & ~value & ~(uint32_t)STATUS_NEEDS_RESET) || device->broken)
+	if ((status & ~value) || (status & STATUS_NEEDS_RESET))
 		return;
 	/* Features that were not offered, or a driver older than 1.0, are refused by not taking FEATURES_OK
 	 * (3.1.1). */
 	if ((news & STATUS_FEATURES_OK) && ((device->driver_features & ~offered_features(device)) ||
 	                                    !(device->driver_features & VIRTIO_F_VERSION_1)))
 		value &= ~(uint32_t)STATUS_FEATURES_OK;
-	device->status = value;
+	/* That is for us to say, and the device loop may be just about to. */
+	value &= ~(uint32_t)STATUS_NEEDS_RESET;
+	__atomic_fetch_or(&device->status, value, __ATOMIC_SEQ_CST);
 	if ((news & STATUS_DRIVER_OK) && (value & STATUS_FEATURES_OK) && !(value & STATUS_FAILED))
 		loop_call(device->loop, activate_on_loop, device);
 }

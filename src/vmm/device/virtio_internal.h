@@ -11,6 +11,9 @@ enum virtio_interrupt_reason {
 	VIRTIO_INTERRUPT_CONFIG = 2, /* the configuration changed, or the device needs a reset */
 };
 
+/* Requests that a model takes of a queue in one go; for the rest there is virtio_kick_later. */
+#define VIRTIO_BATCH 256
+
 /* Raise the device's interrupt (4.2.2: InterruptStatus). */
 void virtio_interrupt(struct virtio_device *device, enum virtio_interrupt_reason reason);
 

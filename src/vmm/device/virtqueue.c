@@ -41,8 +41,11 @@ static unsigned char *avail_ring(const struct virtio_device *device, const struc
 /* Who asks for it writes to it. */
 static unsigned char *used_ring(const struct virtio_device *device, const struct virtqueue *queue)
 {
-	guest_memory_mark(device->memory, queue->used, USED_SIZE(queue->size));
-	return guest_memory_at(device->memory, queue->used, USED_SIZE(queue->size));
+	unsigned char *ring = guest_memory_at(device->memory, queue->used, USED_SIZE(queue->size));
+
+	if (ring)
+		guest_memory_mark(device->memory, queue->used, USED_SIZE(queue->size));
+	return ring;
 }
 
 bool virtqueue_valid(const struct virtio_device *device, const struct virtqueue *queue)

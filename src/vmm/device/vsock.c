@@ -235,14 +235,18 @@ static void receive_packets(struct vsock *vsock)
 	struct virtio_device *device = &vsock->device;
 	struct virtqueue *queue = &device->queues[QUEUE_TX];
 	uint16_t first_used = queue->next_used;
+	unsigned left = VIRTIO_BATCH;
 	struct virtqueue_chain chain;
 
 	do {
-		while (virtqueue_pop(device, queue, &chain) > 0) {
+		while (left && virtqueue_pop(device, queue, &chain) > 0) {
 			on_packet(vsock, &chain);
 			virtqueue_push(device, queue, chain.head, 0);
+			left--;
 		}
-	} while (!device->broken && virtqueue_enable_kick(device, queue));
+	} while (left && !device->broken && virtqueue_enable_kick(device, queue));
+	if (!left)
+		virtio_kick_later(device, QUEUE_TX);
 	virtqueue_notify(device, queue, first_used);
 }
 
@@ -302,17 +306,18 @@ static bool may_send(const struct vsock *vsock)
 	return vsock->device.active && !vsock->device.paused && !vsock->device.broken && vsock->reset_noted;
 }
 
-/* Give the guest packets as long as there are any and it has buffers. */
+/* Give the guest packets as long as there are any and it has buffers; more than a batch only later. */
 static void pump(struct vsock *vsock)
 {
 	struct virtio_device *device = &vsock->device;
 	struct virtqueue *queue = &device->queues[QUEUE_RX];
 	uint16_t first_used = queue->next_used;
+	unsigned left = VIRTIO_BATCH;
 	struct virtqueue_chain chain;
 
 	if (!may_send(vsock) || !queue->ready)
 		return;
-	while (vsock->refusal_count || !list_empty(&vsock->ready)) {
+	while (left && (vsock->refusal_count || !list_empty(&vsock->ready))) {
 		uint32_t size;
 		int ret = virtqueue_pop(device, queue, &chain);
 
@@ -329,7 +334,10 @@ static void pump(struct vsock *vsock)
 			break;
 		}
 		virtqueue_push(device, queue, chain.head, size);
+		left--;
 	}
+	if (!left)
+		virtio_kick_later(device, QUEUE_RX);
 	virtqueue_notify(device, queue, first_used);
 }
 

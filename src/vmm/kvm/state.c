@@ -10,77 +10,18 @@
 
 #include "base/base.h"
 #include "vmm/kvm/kvm.h"
-#include "vmm/layout.h"
+#include "vmm/kvm/state_internal.h"
 
-#define MSRS_MAX         512
-#define CPUID_MAX        256
-#define XSAVE_MAX        (64 * 1024)
 #define MSR_TSC          0x10
 #define MSR_TSC_DEADLINE 0x6e0
 #define TSC_TOLERANCE    250 /* parts per million: what NTP can still steer */
 
-struct vcpu_state {
-	uint32_t cpuid_count;
-	uint32_t msr_count;
-	uint32_t xsave_size;
-	uint32_t tsc_khz;
-	struct kvm_mp_state mp_state;
-	uint32_t reserved;
-	struct kvm_regs regs;
-	struct kvm_sregs sregs;
-	struct kvm_xcrs xcrs;
-	struct kvm_debugregs debugregs;
-	struct kvm_lapic_state lapic;
-	struct kvm_vcpu_events events;
-	/* Behind it: cpuid_count kvm_cpuid_entry2, msr_count kvm_msr_entry, xsave_size bytes. */
-};
-
-struct vm_state {
-	struct kvm_pit_state2 pit;
-	struct kvm_clock_data clock;
-	struct kvm_irqchip irqchips[3]; /* PIC master, PIC slave, IOAPIC */
-};
-
 /* --- MSRs --- */
 
-/* Those that make up a guest's state; counters and the like of the host stay out. */
-static bool msr_is_state(uint32_t index)
-{
-	static const struct {
-		uint32_t first;
-		uint32_t last;
-	} ranges[] = {
-		{ 0x10, 0x10 },             /* TSC */
-		{ 0x1b, 0x1b },             /* APIC base */
-		{ 0x3b, 0x3b },             /* TSC_ADJUST */
-		{ 0x48, 0x48 },             /* SPEC_CTRL */
-		{ 0x122, 0x122 },           /* TSX_CTRL */
-		{ 0x174, 0x176 },           /* SYSENTER */
-		{ 0x1a0, 0x1a0 },           /* MISC_ENABLE */
-		{ 0x200, 0x2ff },           /* MTRR, PAT */
-		{ 0x6e0, 0x6e0 },           /* TSC_DEADLINE */
-		{ 0xda0, 0xda0 },           /* XSS */
-		{ 0x4b564d00, 0x4b564dff }, /* KVM's own: clock, steal time, asynchronous faults, EOI */
-		{ 0xc0000080, 0xc0000084 }, /* EFER, STAR, LSTAR, CSTAR, SYSCALL_MASK */
-		{ 0xc0000100, 0xc0000103 }, /* FS, GS, KERNEL_GS base, TSC_AUX */
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(ranges); i++)
-		if (index >= ranges[i].first && index <= ranges[i].last)
-			return true;
-	return false;
-}
-
-/* As struct kvm_msr_list, struct kvm_msrs and struct kvm_cpuid2, with room. */
+/* As struct kvm_msr_list, with room. */
 struct msr_list {
 	uint32_t nmsrs;
 	uint32_t indices[MSRS_MAX];
-};
-
-struct msr_buffer {
-	uint32_t nmsrs;
-	uint32_t pad;
-	struct kvm_msr_entry entries[MSRS_MAX];
 };
 
 /* Fill `msrs` with the indices to save, the deadline last. */
@@ -95,7 +36,7 @@ static int msr_choose(const struct vm *vm, struct msr_buffer *msrs, struct error
 	for (uint32_t i = 0; i < list.nmsrs; i++) {
 		if (list.indices[i] == MSR_TSC_DEADLINE)
 			deadline = true;
-		else if (msr_is_state(list.indices[i]))
+		else if (kvm_msr_is_state(list.indices[i]))
 			msrs->entries[count++].index = list.indices[i];
 	}
 	if (deadline && count < MSRS_MAX)
@@ -184,17 +125,6 @@ static uint32_t xsave_size(const struct vm *vm)
 	return size > (int)sizeof(struct kvm_xsave) ? (uint32_t)size : (uint32_t)sizeof(struct kvm_xsave);
 }
 
-struct vcpu_scratch {
-	struct vcpu_state state;
-	struct msr_buffer msrs;
-	struct {
-		uint32_t nent;
-		uint32_t padding;
-		struct kvm_cpuid_entry2 entries[CPUID_MAX];
-	} cpuid;
-	unsigned char xsave[XSAVE_MAX];
-};
-
 static int vcpu_read(struct vcpu *vcpu, const struct vm *vm, struct vcpu_scratch *scratch, struct error *err)
 {
 	struct vcpu_state *state = &scratch->state;
@@ -255,37 +185,6 @@ int vcpu_save(struct vcpu *vcpu, const struct vm *vm, struct buffer *to, struct 
 	return 0;
 }
 
-/* Take the saved bytes apart. Every count comes from a file. */
-static int vcpu_parse(const void *data, size_t size, uint32_t host_xsave, struct vcpu_scratch *scratch,
-                      struct error *err)
-{
-	struct vcpu_state *state = &scratch->state;
-	const unsigned char *at = data;
-	size_t cpuid_size;
-	size_t msr_size;
-
-	if (size < sizeof(*state))
-		return error_set(err, EINVAL, "the saved vCPU is cut short");
-	memcpy(state, at, sizeof(*state));
-	if (state->cpuid_count > CPUID_MAX || state->msr_count > MSRS_MAX || state->xsave_size > XSAVE_MAX)
-		return error_set(err, EINVAL, "the saved vCPU has impossible counts");
-	cpuid_size = state->cpuid_count * sizeof(scratch->cpuid.entries[0]);
-	msr_size = state->msr_count * sizeof(scratch->msrs.entries[0]);
-	if (size != sizeof(*state) + cpuid_size + msr_size + state->xsave_size)
-		return error_set(err, EINVAL, "the saved vCPU has the wrong size");
-	/* KVM reads as much as this host's CPUs have. */
-	if (state->xsave_size < host_xsave)
-		return error_set(err, EINVAL, "the saved FPU state has %u bytes, this host needs %u",
-		                 state->xsave_size, host_xsave);
-	at += sizeof(*state);
-	memcpy(scratch->cpuid.entries, at, cpuid_size);
-	memcpy(scratch->msrs.entries, at + cpuid_size, msr_size);
-	memcpy(scratch->xsave, at + cpuid_size + msr_size, state->xsave_size);
-	scratch->cpuid.nent = state->cpuid_count;
-	scratch->msrs.nmsrs = state->msr_count;
-	return 0;
-}
-
 /* Snapshots may come from a host with another clock rate; within the tolerance none needs scaling. */
 static int vcpu_match_tsc(struct vcpu *vcpu, uint32_t saved_khz, struct error *err)
 {
@@ -331,7 +230,7 @@ int vcpu_restore(struct vcpu *vcpu, const struct vm *vm, const void *data, size_
 
 	if (!scratch)
 		return error_errno(err, ENOMEM, "restore vCPU %u", vcpu->index);
-	ret = vcpu_parse(data, size, xsave_size(vm), scratch, err);
+	ret = vcpu_parse_state(data, size, xsave_size(vm), scratch, err);
 	if (ret == 0)
 		ret = vcpu_write(vcpu, scratch, err);
 	if (ret == 0)
@@ -377,13 +276,10 @@ int vm_restore(const struct vm *vm, const void *data, size_t size, bool clock_re
 		STEP(KVM_SET_IRQCHIP, &state.irqchips[1]),
 		STEP(KVM_SET_IRQCHIP, &state.irqchips[2]),
 	};
+	int ret = vm_parse_state(data, size, &state, err);
 
-	if (size != sizeof(state))
-		return error_set(err, EINVAL, "the saved VM has %zu bytes, not %zu", size, sizeof(state));
-	memcpy(&state, data, sizeof(state));
-	for (uint32_t i = 0; i < ARRAY_SIZE(state.irqchips); i++)
-		if (state.irqchips[i].chip_id != i)
-			return error_set(err, EINVAL, "the saved VM has no interrupt chip %u", i);
+	if (ret < 0)
+		return ret;
 	/* What else was noted with the clock is of that host. */
 	state.clock.flags &= clock_realtime ? KVM_CLOCK_REALTIME : 0;
 	return run_steps(vm->fd, steps, ARRAY_SIZE(steps), err);

@@ -13,8 +13,6 @@
 #include "vmm/machine/machine_internal.h"
 #include "vmm/seccomp/seccomp.h"
 
-#define I8042_DATA        0x60
-#define I8042_STATUS      0x64
 #define SERIAL_LIMIT      (16 * 1024 * 1024) /* bytes of console output that are kept */
 #define BOOT_TIMER_SIGNAL 123                /* what a guest writes to LAYOUT_BOOT_TIMER when it is up */
 
@@ -48,19 +46,21 @@ static bool on_port(void *context, uint16_t port, bool write, void *data, unsign
 	struct machine *machine = context;
 	uint8_t *byte = data;
 	bool serial = port >= LAYOUT_SERIAL_PORT && port < LAYOUT_SERIAL_PORT + LAYOUT_SERIAL_PORTS;
+	bool keyboard = port == I8042_DATA_PORT || port == I8042_COMMAND_PORT;
 
+	/* All ports are a byte wide. */
 	if (write) {
 		if (serial && size == 1)
 			serial_write(machine->serial, port - LAYOUT_SERIAL_PORT, *byte);
-		else if (port == I8042_DATA || port == I8042_STATUS)
-			return !i8042_write(port, *byte);
+		else if (keyboard && size == 1)
+			return !i8042_write(machine->keyboard, port, *byte);
 		return true;
 	}
 	memset(data, 0, size);
 	if (serial && size == 1)
 		*byte = serial_read(machine->serial, port - LAYOUT_SERIAL_PORT);
-	else if (port == I8042_DATA || port == I8042_STATUS)
-		*byte = i8042_read(port);
+	else if (keyboard && size == 1)
+		*byte = i8042_read(machine->keyboard, port);
 	return true;
 }
 
@@ -119,11 +119,23 @@ static int on_started(void *context, struct error *err)
 
 /* --- making --- */
 
+/* A pipe that nobody reads must not stop us here, nor a vCPU later; as in Firecracker it may get a reader. */
+static int open_serial_output(const char *path)
+{
+	int fd;
+
+	if (!path)
+		return fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0600);
+	if (fd < 0 && errno == ENXIO)
+		fd = open(path, O_RDWR | O_APPEND | O_NONBLOCK | O_CLOEXEC);
+	return fd;
+}
+
 static int open_serial(struct machine *machine, const struct machine_config *config, struct error *err)
 {
 	const char *path = config->serial_out_path;
-	int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)
-	              : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	int fd = open_serial_output(path);
 
 	if (fd < 0)
 		return error_errno(err, errno, "open serial output %s", path ? path : "(standard output)");
@@ -133,13 +145,26 @@ static int open_serial(struct machine *machine, const struct machine_config *con
 	               : -EIO;
 }
 
-static int restore_serial(struct machine *machine, const struct snapshot_reader *snapshot, struct error *err)
+static int open_keyboard(struct machine *machine, struct error *err)
+{
+	machine->keyboard = i8042_new(err);
+	return machine->keyboard
+	               ? vm_set_irqfd(&machine->vm, i8042_irq(machine->keyboard), LAYOUT_GSI_KEYBOARD, err)
+	               : -EIO;
+}
+
+/* Serial port and keyboard. */
+static int restore_ports(struct machine *machine, const struct snapshot_reader *snapshot, struct error *err)
 {
 	const void *data;
 	size_t size;
 	int ret = snapshot_find(snapshot, SNAPSHOT_SERIAL, 0, &data, &size, err);
 
-	return ret < 0 ? ret : serial_restore(machine->serial, data, size, err);
+	if (ret == 0)
+		ret = serial_restore(machine->serial, data, size, err);
+	if (ret == 0)
+		ret = snapshot_find(snapshot, SNAPSHOT_KEYBOARD, 0, &data, &size, err);
+	return ret < 0 ? ret : i8042_restore(machine->keyboard, data, size, err);
 }
 
 static int load_guest(struct machine *machine, const struct machine_config *config, struct error *err)
@@ -329,6 +354,8 @@ int machine_boot(struct machine *machine, const struct machine_config *config, s
 	if (ret == 0)
 		ret = open_serial(machine, config, err);
 	if (ret == 0)
+		ret = open_keyboard(machine, err);
+	if (ret == 0)
 		ret = write_command_line(machine, config, err);
 	if (ret == 0)
 		ret = machine_attach_devices(machine, config, NULL, err);
@@ -387,8 +414,10 @@ int machine_restore(struct machine *machine, const struct machine_config *config
 	if (ret == 0)
 		ret = open_serial(machine, config, err);
 	if (ret == 0)
-		ret = restore_serial(machine, snapshot, err);
-	trace_step(machine, "make the serial port");
+		ret = open_keyboard(machine, err);
+	if (ret == 0)
+		ret = restore_ports(machine, snapshot, err);
+	trace_step(machine, "make serial port and keyboard");
 	if (ret == 0)
 		ret = machine_attach_devices(machine, config, snapshot, err);
 	trace_step(machine, "make and restore devices");
@@ -401,6 +430,8 @@ int machine_restore(struct machine *machine, const struct machine_config *config
 	trace_step(machine, "map the working set");
 	generation_renew(&machine->memory);
 	generation_notify(&machine->generation);
+	serial_notify(machine->serial);
+	i8042_notify(machine->keyboard);
 	machine->state = MACHINE_PAUSED;
 	return 0;
 }
@@ -462,6 +493,12 @@ static int save_serial(struct machine *machine, unsigned index, struct buffer *t
 	return serial_save(machine->serial, to, err);
 }
 
+static int save_keyboard(struct machine *machine, unsigned index, struct buffer *to, struct error *err)
+{
+	(void)index;
+	return i8042_save(machine->keyboard, to, err);
+}
+
 static int save_vm(struct machine *machine, unsigned index, struct buffer *to, struct error *err)
 {
 	(void)index;
@@ -494,6 +531,8 @@ int machine_save(struct machine *machine, struct snapshot_writer *writer, struct
 	if (ret == 0)
 		ret = save_sections(machine, writer, SNAPSHOT_SERIAL, 1, save_serial, err);
 	if (ret == 0)
+		ret = save_sections(machine, writer, SNAPSHOT_KEYBOARD, 1, save_keyboard, err);
+	if (ret == 0)
 		ret = save_sections(machine, writer, SNAPSHOT_VCPU, machine->vcpu_count, save_vcpu, err);
 	if (ret == 0)
 		ret = save_sections(machine, writer, SNAPSHOT_VM, 1, save_vm, err);
@@ -514,6 +553,13 @@ void machine_count(struct machine *machine, struct machine_counters *ret)
 	}
 	if (machine->serial)
 		serial_count(machine->serial, &ret->uart_write_count, &ret->uart_dropped_bytes);
+}
+
+int machine_send_ctrl_alt_del(struct machine *machine, struct error *err)
+{
+	if (machine->state == MACHINE_NOT_STARTED)
+		return error_set(err, EINVAL, "the machine has not been started");
+	return i8042_send_ctrl_alt_del(machine->keyboard, err);
 }
 
 /* --- the end --- */
@@ -551,6 +597,7 @@ void machine_free(struct machine *machine)
 	}
 	machine_free_devices(machine);
 	serial_free(machine->serial);
+	i8042_free(machine->keyboard);
 	generation_fini(&machine->generation);
 	vm_fini(&machine->vm);
 	machine_unmap_memory(machine);

@@ -109,6 +109,9 @@ typedef void machine_visit_fn(struct virtio_device *device, const char *id, void
 int machine_call_device(struct machine *machine, enum virtio_id kind, const char *id,
                         machine_device_fn *function, void *context, struct error *err);
 
+/* Press Ctrl-Alt-Del at the guest's keyboard. 0; -EINVAL, or -EBUSY while it does not read, with `err`. */
+int machine_send_ctrl_alt_del(struct machine *machine, struct error *err);
+
 /* Show all devices to `function`, in their order. */
 void machine_visit_devices(struct machine *machine, machine_visit_fn *function, void *context);
 

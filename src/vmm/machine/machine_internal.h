@@ -29,6 +29,7 @@ struct machine {
 	struct machine_device devices[LAYOUT_DEVICES_MAX];
 	unsigned device_count;
 	struct serial *serial;
+	struct i8042 *keyboard;
 	struct generation generation;
 	struct vcpu_handler handler;
 	struct buffer command_line;

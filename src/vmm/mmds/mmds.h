@@ -64,9 +64,9 @@ void mmds_get_config(struct mmds *mmds, struct mmds_config *config);
 
 /*
  * The document, from any thread. On failure it is as before.
- * PUT: replace it by the JSON value in `text`. 0, -EINVAL (not JSON), -EMSGSIZE (over the limit), -ENOMEM.
- * PATCH: merge `text` into it (RFC 7396). As PUT; -ENOENT when nothing was PUT yet.
- * GET: append it as compact JSON, keys in order; `{}` when nothing was PUT. 0, -ENOMEM or -EMSGSIZE.
+ * PUT: replace it by the JSON value in `text`. 0, -EINVAL (not JSON, or too deep), -EMSGSIZE (over the
+ * limit), -ENOMEM. PATCH: merge `text` into it (RFC 7396). As PUT; -ENOENT when nothing was PUT yet. GET:
+ * append it as compact JSON, keys in order; `{}` when nothing was PUT. 0, -ENOMEM or -EMSGSIZE.
  */
 int mmds_put(struct mmds *mmds, const char *text, size_t size, struct error *err);
 int mmds_patch(struct mmds *mmds, const char *text, size_t size, struct error *err);

@@ -7,6 +7,8 @@
 #include "base/base.h"
 #include "vmm/mmds/mmds_internal.h"
 
+/* Firecracker's. Documents are written by recursion, for a guest on the small stack of the device thread. */
+#define DEPTH_MAX  128
 #define LOAD_FLAGS (JSON_DECODE_ANY | JSON_ALLOW_NUL)
 #define DUMP_FLAGS (JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS)
 
@@ -144,12 +146,34 @@ static int parse(const char *text, size_t size, json_t **ret, struct error *err)
 	return 0;
 }
 
+/* Whether there are more than `levels` containers in each other. */
+static bool is_deeper(const json_t *value, unsigned levels)
+{
+	const json_t *item;
+	const char *key;
+	size_t index;
+
+	if (levels == 0)
+		return json_is_object(value) || json_is_array(value);
+	json_object_foreach ((json_t *)value, key, item)
+		if (is_deeper(item, levels - 1))
+			return true;
+	json_array_foreach (value, index, item)
+		if (is_deeper(item, levels - 1))
+			return true;
+	return false;
+}
+
 /* Make `document` (taken over when it fits) the content. Lock held. */
 static int replace(struct mmds *mmds, json_t **document, struct error *err)
 {
-	size_t flags = store_flags(*document);
-	size_t size = json_dumpb(*document, NULL, 0, flags);
+	size_t flags;
+	size_t size;
 
+	if (is_deeper(*document, DEPTH_MAX))
+		return error_set(err, EINVAL, "the metadata is nested deeper than %d levels", DEPTH_MAX);
+	flags = store_flags(*document);
+	size = json_dumpb(*document, NULL, 0, flags);
 	if (size == 0)
 		return error_set(err, ENOMEM, "store metadata: out of memory");
 	if (size > mmds->limit)

@@ -152,7 +152,14 @@ int image_output_open(struct image_output *output, const char *path, struct erro
 		return error_errno(err, ENOMEM, "write memory file %s", path);
 	}
 	output->fd = open(output->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	return output->fd < 0 ? error_errno(err, errno, "write memory file %s", path) : 0;
+	if (output->fd < 0) {
+		int ret = error_errno(err, errno, "write memory file %s", path);
+
+		free(output->temporary);
+		output->temporary = NULL;
+		return ret;
+	}
+	return 0;
 }
 
 /* Put the file in place if all went well. */

@@ -72,6 +72,9 @@ static int check_head(const struct page_list_head *head, const char *magic, uint
 		return error_set(err, EINVAL, "%s belongs to a memory of %llu bytes, the machine has %llu",
 		                 what, (unsigned long long)head->memory_size,
 		                 (unsigned long long)memory_size);
+	/* A sparse file may be as long as anybody likes; but each run has a page at least. */
+	if (head->extent_count > memory_size / PAGE)
+		return error_set(err, EINVAL, "%s has more runs than the memory has pages", what);
 	return 0;
 }
 

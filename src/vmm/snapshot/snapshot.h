@@ -1,9 +1,9 @@
 /*
  * snapshot: a stopped machine as two files. Opens the folder.
  *
- * The state file holds numbered sections: configuration (JSON), vCPUs, VM, serial port, devices. It is small,
- * written whole, and guarded by a checksum; a reader trusts nothing in it even so. The memory file is the
- * guest's memory, region after region: image.h.
+ * The state file holds numbered sections: configuration (JSON), vCPUs, VM, serial port, devices, keyboard. It
+ * is small, written whole, and guarded by a checksum; a reader trusts nothing in it even so. The memory file
+ * is the guest's memory, region after region: image.h.
  */
 #pragma once
 
@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "vmm/snapshot/image.h"
 
-#define SNAPSHOT_VERSION 2
+#define SNAPSHOT_VERSION 3
 
 enum snapshot_section {
 	SNAPSHOT_CONFIG = 1, /* the machine's configuration, as GET /vm/config shows it */
@@ -23,6 +23,7 @@ enum snapshot_section {
 	SNAPSHOT_VCPU = 3, /* one per vCPU, by index */
 	SNAPSHOT_SERIAL = 4,
 	SNAPSHOT_DEVICE = 5, /* one per virtio device, in the order of their windows */
+	SNAPSHOT_KEYBOARD = 6,
 };
 
 /* --- writing --- */

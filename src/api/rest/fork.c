@@ -1,0 +1,193 @@
+/*
+ * Fork: the running sandbox is kept as a snapshot that nobody names, and new sandboxes begin from it. Each of
+ * them succeeds or fails by itself.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/rest/rest.h"
+
+#define COUNT_MAX   100
+#define TIMEOUT     15 /* seconds to live, when the request names none */
+#define TOKEN_BYTES 32
+
+struct fork {
+	struct rest_call *call;
+	char build_id[40];
+	int64_t timeout;
+	unsigned count;
+	unsigned pending;
+	json_t *results; /* array, filled in their order */
+};
+
+struct fork_child {
+	struct fork *fork;
+	size_t index;
+	char id[64];
+};
+
+static void finish(struct fork *fork)
+{
+	struct rest_call *call = fork->call;
+
+	if (fork->pending > 0)
+		return;
+	rest_reply(call, 201, fork->results);
+	free(fork);
+}
+
+static void set_failure(struct fork *fork, size_t index, int status, const char *message)
+{
+	(void)json_array_set_new(fork->results, index,
+	                         json_pack("{s:{s:i,s:s}}", "error", "code", status, "message", message));
+}
+
+/* --- one new sandbox --- */
+
+static void take_answer(struct record *record, const json_t *answer)
+{
+	const char *vsock = json_string_value(json_object_get(answer, "vsock_path"));
+
+	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
+	record->started_at_ms = json_integer_value(json_object_get(answer, "started_at_ms"));
+	record->running = true;
+	record->changed_ms = time_wall_ms();
+}
+
+static void on_child(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct fork_child *child = context;
+	struct fork *fork = child->fork;
+	struct registry *registry = fork->call->api->registry;
+	struct record *record = registry_find(registry, child->id);
+	cleanup_json json_t *answer = size ? json_loadb(data, size, 0, NULL) : NULL;
+	const char *message = json_string_value(json_object_get(answer, "message"));
+	struct error failure = { 0 };
+
+	if (status == 201 && record) {
+		take_answer(record, answer);
+		if (registry_update(registry, record, &failure) < 0)
+			log_error("%s", failure.message);
+		(void)json_array_set_new(fork->results, child->index,
+		                         json_pack("{s:o}", "sandbox", sandboxes_answer(record)));
+	} else {
+		set_failure(fork, child->index, status >= 400 ? status : 503,
+		            message  ? message
+		            : status ? "the node failed"
+		                     : err->message);
+		if (record)
+			registry_remove(registry, record);
+	}
+	free(child);
+	fork->pending--;
+	finish(fork);
+}
+
+/* What a new one has of its model: all but id, token and time. */
+static struct record *copy_record(const struct record *model, int64_t timeout)
+{
+	struct record *record = calloc(1, sizeof(*record));
+
+	if (!record)
+		return NULL;
+	*record = (struct record){ .vcpu_count = model->vcpu_count,
+		                   .memory_mib = model->memory_mib,
+		                   .disk_mib = model->disk_mib,
+		                   .auto_pause = model->auto_pause,
+		                   .auto_resume = model->auto_resume,
+		                   .started_at_ms = time_wall_ms() };
+	record->id[0] = 'i';
+	random_id(record->id + 1, 19);
+	(void)snprintf(record->team_id, sizeof(record->team_id), "%s", model->team_id);
+	(void)snprintf(record->template_id, sizeof(record->template_id), "%s", model->template_id);
+	(void)snprintf(record->alias, sizeof(record->alias), "%s", model->alias);
+	if (model->access_token[0])
+		random_hex(record->access_token, TOKEN_BYTES);
+	record->metadata = json_deep_copy(model->metadata);
+	record->end_at_ms = record->started_at_ms + timeout * 1000;
+	return record;
+}
+
+static json_t *node_request(const struct fork *fork, const struct record *record)
+{
+	json_t *json =
+	        json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O,s:b}", "sandbox_id", record->id, "template",
+	                  fork->build_id, "template_id", record->template_id, "team_id", record->team_id,
+	                  "alias", record->alias, "end_at_ms", (json_int_t)record->end_at_ms, "metadata",
+	                  record->metadata, "auto_pause", record->auto_pause);
+
+	if (record->access_token[0])
+		(void)json_object_set_new(json, "access_token", json_string(record->access_token));
+	return json;
+}
+
+static void start_child(struct fork *fork, const struct record *model, size_t index)
+{
+	struct fork_child *child = malloc(sizeof(*child));
+	struct record *record = copy_record(model, fork->timeout);
+	struct error err = { 0 };
+
+	if (!child || !record || registry_add(fork->call->api->registry, record, &err) < 0) {
+		set_failure(fork, index, 500, err.code ? err.message : "out of memory");
+		record_free(record);
+		free(child);
+		return;
+	}
+	*child = (struct fork_child){ .fork = fork, .index = index };
+	(void)snprintf(child->id, sizeof(child->id), "%s", record->id);
+	fork->pending++;
+	api_call_node(fork->call->api, "POST", "/v1/sandboxes", node_request(fork, record), on_child, child);
+}
+
+/* --- the request --- */
+
+static void on_snapshot(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct fork *fork = context;
+	struct rest_call *call = fork->call;
+	const struct record *model = registry_find(call->api->registry, call->id);
+
+	if (status != 204 || !model) {
+		json_decref(fork->results);
+		free(fork);
+		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
+		return;
+	}
+	/* One more than there are: no answer comes before all have been asked for. */
+	fork->pending = 1;
+	for (size_t i = 0; i < fork->count; i++) {
+		(void)json_array_append_new(fork->results, json_null());
+		start_child(fork, model, i);
+	}
+	fork->pending--;
+	finish(fork);
+}
+
+void fork_create(struct rest_call *call)
+{
+	struct fork *fork = calloc(1, sizeof(*fork));
+	struct error err = { 0 };
+	int64_t count = 1;
+	int64_t timeout = TIMEOUT;
+	char target[160];
+
+	if (!fork ||
+	    json_read_integer(call->body, "timeout", JSON_OPTIONAL, 0, API_TIMEOUT_MAX, &timeout, &err) < 0 ||
+	    json_read_integer(call->body, "count", JSON_OPTIONAL, 1, COUNT_MAX, &count, &err) < 0) {
+		rest_fail(call, fork ? 400 : 500, "%s", fork ? err.message : "out of memory");
+		free(fork);
+		return;
+	}
+	if (!rest_find_sandbox(call)) {
+		free(fork);
+		return;
+	}
+	*fork = (struct fork){ .call = call, .timeout = timeout, .count = (unsigned)count };
+	fork->results = json_array();
+	random_uuid(fork->build_id);
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/snapshot", call->id);
+	api_call_node(call->api, "POST", target,
+	              json_pack("{s:s,s:b}", "build_id", fork->build_id, "ephemeral", 1), on_snapshot, fork);
+}

@@ -1,0 +1,122 @@
+/* Pause and resume of one sandbox. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/rest/rest.h"
+
+#define RESUME_TIMEOUT 15 /* seconds to live, when the request names none */
+
+static void note(struct api *api, struct record *record)
+{
+	struct error err = { 0 };
+
+	record->changed_ms = time_wall_ms();
+	if (registry_update(api->registry, record, &err) < 0)
+		log_error("%s", err.message);
+}
+
+/* --- pause --- */
+
+static void on_paused(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct rest_call *call = context;
+	struct record *record = registry_find(call->api->registry, call->id);
+
+	if (status != 204 || !record) {
+		api_reconcile_soon(call->api);
+		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
+		return;
+	}
+	record->running = false;
+	record->paused = true;
+	note(call->api, record);
+	rest_reply_empty(call, 204);
+}
+
+void lifecycle_pause(struct rest_call *call)
+{
+	struct record *record;
+	struct error err = { 0 };
+	bool memory = true;
+	char target[160];
+
+	if (json_read_bool(call->body, "memory", JSON_OPTIONAL, &memory, &err) < 0) {
+		rest_fail(call, 400, "%s", err.message);
+		return;
+	}
+	record = rest_find_any(call);
+	if (!record)
+		return;
+	if (!memory) {
+		rest_fail(call, 501, "a pause without memory is not supported yet");
+		return;
+	}
+	if (record_is_paused(record)) {
+		rest_fail(call, 409, "Sandbox \"%s\" is already paused", call->id);
+		return;
+	}
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/pause", call->id);
+	api_call_node(call->api, "POST", target, NULL, on_paused, call);
+}
+
+/* --- resume --- */
+
+static void take_answer(struct record *record, const json_t *answer)
+{
+	const char *vsock = json_string_value(json_object_get(answer, "vsock_path"));
+
+	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
+	record->end_at_ms = json_integer_value(json_object_get(answer, "end_at_ms"));
+	record->running = true;
+	record->paused = false;
+}
+
+static void on_resumed(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct rest_call *call = context;
+	struct record *record = registry_find(call->api->registry, call->id);
+	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
+
+	if (!answer || !record) {
+		api_reconcile_soon(call->api);
+		rest_fail_node(call, status == 201 ? 404 : status, data, size, err);
+		return;
+	}
+	take_answer(record, answer);
+	note(call->api, record);
+	rest_reply(call, 201, sandboxes_answer(record));
+}
+
+void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeout)
+{
+	char target[160];
+
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/resume", record->id);
+	api_call_node(call->api, "POST", target,
+	              json_pack("{s:I,s:b}", "end_at_ms", (json_int_t)(time_wall_ms() + timeout * 1000),
+	                        "auto_pause", record->auto_pause),
+	              on_resumed, call);
+}
+
+void lifecycle_resume(struct rest_call *call)
+{
+	struct record *record;
+	struct error err = { 0 };
+	int64_t timeout = RESUME_TIMEOUT;
+
+	if (json_read_integer(call->body, "timeout", JSON_OPTIONAL, 0, API_TIMEOUT_MAX, &timeout, &err) < 0) {
+		rest_fail(call, 400, "%s", err.message);
+		return;
+	}
+	record = rest_find_any(call);
+	if (!record)
+		return;
+	if (!record_is_paused(record)) {
+		rest_fail(call, 409, "Sandbox \"%s\" is already running", call->id);
+		return;
+	}
+	if (json_object_get(call->body, "autoPause"))
+		record->auto_pause = json_is_true(json_object_get(call->body, "autoPause"));
+	lifecycle_wake(call, record, timeout);
+}

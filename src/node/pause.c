@@ -1,0 +1,422 @@
+/* Pause, resume and snapshot: a sandbox becomes files, goes on from them, or stands model for others. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "node/journal.h"
+#include "node/sandbox_internal.h"
+
+/* Something that is done to a running sandbox, step by step. */
+struct saving {
+	struct sandbox *sandbox;
+	node_done_fn *done;
+	void *context;
+	struct stack next; /* what the stack will be */
+	bool pause;        /* else a snapshot */
+	char build_id[40];
+	bool ephemeral; /* it goes with the last sandbox that began from it */
+	struct error failure;
+};
+
+/* --- common --- */
+
+static struct template *template_of(const struct sandbox *sandbox)
+{
+	return template_find(sandbox->node, sandbox->build_id);
+}
+
+static void take_up_resume(struct sandbox *sandbox);
+
+static void finish(struct saving *saving, const struct error *err)
+{
+	struct sandbox *sandbox = saving->sandbox;
+
+	sandbox->busy = false;
+	sandbox->pausing = false;
+	saving->done(saving->context, err);
+	free(saving);
+	take_up_resume(sandbox);
+}
+
+static void call_machine(struct saving *saving, const char *method, const char *target, json_t *body,
+                         http_simple_fn *done)
+{
+	saving->sandbox->pending++;
+	monitor_call(saving->sandbox->monitor, method, target, body, done, saving);
+}
+
+/* The answer to a step. False: it failed, or the sandbox has ended meanwhile; saving->failure says why. */
+static bool step_done(struct saving *saving, const char *what, int status, const char *data, size_t size,
+                      const struct error *err)
+{
+	if (!sandbox_answer_counts(saving->sandbox)) {
+		error_set(&saving->failure, EIO, "the sandbox ended");
+		saving->failure.code = 404;
+		return false;
+	}
+	if (status == 204)
+		return true;
+	error_set(&saving->failure, EIO, "%s: %.*s", what, status ? (int)size : (int)strlen(err->message),
+	          status ? data : err->message);
+	saving->failure.code = 500;
+	return false;
+}
+
+void sandbox_on_gone_on(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct sandbox *sandbox = context;
+
+	if (!sandbox_answer_counts(sandbox) || status == 204)
+		return;
+	log_error("sandbox %s does not go on: %.*s", sandbox->id,
+	          status ? (int)size : (int)strlen(err->message), status ? data : err->message);
+	monitor_kill(sandbox->monitor);
+}
+
+/* It did not work out: what was written goes, and the guest goes on. */
+static void give_up(struct saving *saving)
+{
+	struct sandbox *sandbox = saving->sandbox;
+	char disk[NODE_PATH_MAX];
+
+	log_error("save %s: %s", sandbox->id, saving->failure.message);
+	if (saving->failure.code == 404) {
+		/* It is not even ours to look at any more. */
+		saving->done(saving->context, &saving->failure);
+		free(saving);
+		return;
+	}
+	sandbox_disk_directory(sandbox, disk);
+	stack_clean(disk, &sandbox->stack);
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
+	             sandbox_on_gone_on, sandbox);
+	finish(saving, &saving->failure);
+}
+
+static void refuse(node_done_fn *done, void *context, int status, const char *message)
+{
+	struct error err;
+
+	error_set(&err, EINVAL, "%s", message);
+	err.code = status;
+	done(context, &err);
+}
+
+/* --- saving --- */
+
+/* From here on it is paused, whatever happens: the journal of the pause is there. */
+static void rest_from_now(struct saving *saving)
+{
+	struct sandbox *sandbox = saving->sandbox;
+
+	sandbox->stack = saving->next;
+	sandbox->running = false;
+	sandbox->paused = true;
+	(void)uv_timer_stop(&sandbox->deadline);
+	/* Told when the monitor has ended and its files are nobody's but ours. */
+	sandbox->on_created = saving->done;
+	sandbox->create_context = saving->context;
+	free(saving);
+	monitor_kill(sandbox->monitor);
+}
+
+static void commit_pause(struct saving *saving)
+{
+	struct sandbox *sandbox = saving->sandbox;
+	struct stack before = sandbox->stack;
+	char disk[NODE_PATH_MAX];
+	int ret;
+
+	sandbox_disk_directory(sandbox, disk);
+	ret = stack_seal(disk, &saving->next, sandbox->monitor->uid, &saving->failure);
+	if (ret == 0) {
+		sandbox->stack = saving->next;
+		ret = journal_write_pause(sandbox, &saving->failure);
+		sandbox->stack = before;
+	}
+	if (ret < 0) {
+		saving->failure.code = 500;
+		give_up(saving);
+	} else {
+		rest_from_now(saving);
+	}
+}
+
+static void freeze(struct saving *saving);
+
+static void on_saved(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct saving *saving = context;
+
+	if (!step_done(saving, "save the machine", status, data, size, err))
+		give_up(saving);
+	else if (saving->pause)
+		commit_pause(saving);
+	else
+		freeze(saving);
+}
+
+static void on_stopped(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct saving *saving = context;
+	const struct template *template = template_of(saving->sandbox);
+
+	if (!step_done(saving, "stop the machine", status, data, size, err)) {
+		give_up(saving);
+		return;
+	}
+	if (!template) {
+		error_set(&saving->failure, ENOENT, "the sandbox's template is gone");
+		saving->failure.code = 500;
+		give_up(saving);
+		return;
+	}
+	saving->next = stack_paused(&template->stack, &saving->sandbox->stack);
+	call_machine(saving, "PUT", "/snapshot/create",
+	             stack_pause_request(&template->stack, &saving->sandbox->stack), on_saved);
+}
+
+static struct saving *begin(struct sandbox *sandbox, node_done_fn *done, void *context)
+{
+	struct saving *saving;
+
+	if (sandbox->paused || sandbox->busy || !sandbox->running) {
+		refuse(done, context, 409,
+		       sandbox->paused ? "the sandbox is paused already"
+		                       : "the sandbox is changing its state");
+		return NULL;
+	}
+	saving = calloc(1, sizeof(*saving));
+	if (!saving) {
+		refuse(done, context, 503, "out of memory");
+		return NULL;
+	}
+	*saving = (struct saving){ .sandbox = sandbox, .done = done, .context = context };
+	sandbox->busy = true;
+	return saving;
+}
+
+static void stop_machine(struct saving *saving)
+{
+	call_machine(saving, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"), on_stopped);
+}
+
+void sandbox_pause(struct sandbox *sandbox, node_done_fn *done, void *context)
+{
+	struct saving *saving = begin(sandbox, done, context);
+
+	if (!saving)
+		return;
+	saving->pause = true;
+	sandbox->pausing = true;
+	stop_machine(saving);
+}
+
+static void free_monitor(void *context)
+{
+	free(context);
+}
+
+/* What came while it was on its way is dealt with now. */
+static void take_up_resume(struct sandbox *sandbox)
+{
+	node_done_fn *done = sandbox->on_rest;
+
+	sandbox->on_rest = NULL;
+	if (done)
+		sandbox_resume(sandbox, sandbox->rest_end_at_ms, done, sandbox->rest_context);
+}
+
+void sandbox_rest(struct sandbox *sandbox)
+{
+	char path[NODE_PATH_MAX];
+
+	sandbox_vsock_path(sandbox, path);
+	http_client_forget(sandbox->node->client, path);
+	(void)file_remove_tree(sandbox->directory, NULL);
+	sandbox_disk_directory(sandbox, path);
+	stack_clean(path, &sandbox->stack);
+	monitor_release(sandbox->monitor, free_monitor, sandbox->monitor);
+	sandbox->monitor = NULL;
+	sandbox->busy = false;
+	log_info("sandbox %s is paused", sandbox->id);
+	sandbox->pausing = false;
+	sandbox_report(sandbox, NULL);
+	take_up_resume(sandbox);
+}
+
+/* --- resume --- */
+
+void sandbox_resume(struct sandbox *sandbox, int64_t end_at_ms, node_done_fn *done, void *context)
+{
+	struct error err = { 0 };
+
+	if (sandbox->busy && !sandbox->resuming && sandbox->pausing && !sandbox->on_rest) {
+		sandbox->on_rest = done;
+		sandbox->rest_context = context;
+		sandbox->rest_end_at_ms = end_at_ms;
+		return;
+	}
+	if (!sandbox->paused || sandbox->busy) {
+		refuse(done, context, 409,
+		       sandbox->busy ? "the sandbox is changing its state"
+		                     : "the sandbox is running already");
+		return;
+	}
+	sandbox->busy = true;
+	sandbox->resuming = true;
+	sandbox->end_at_ms = end_at_ms;
+	sandbox->on_created = done;
+	sandbox->create_context = context;
+	(void)sandbox_start_restore(sandbox, &err);
+}
+
+/* It is loaded, and stands still: its pause counts no more, then it goes on. */
+void sandbox_on_loaded(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct sandbox *sandbox = context;
+	struct error failure = { 0 };
+
+	if (!sandbox_answer_counts(sandbox))
+		return;
+	if (status != 204) {
+		error_set(&failure, EIO, "restore: %.*s", status ? (int)size : (int)strlen(err->message),
+		          status ? data : err->message);
+		failure.code = 500;
+		sandbox_fail_start(sandbox, &failure);
+		return;
+	}
+	if (journal_write(sandbox, sandbox->directory, &failure) < 0) {
+		failure.code = 500;
+		sandbox_fail_start(sandbox, &failure);
+		return;
+	}
+	journal_drop_pause(sandbox);
+	sandbox->paused = false;
+	sandbox->resuming = false;
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
+	             sandbox_on_machine_runs, sandbox);
+}
+
+/* --- snapshot --- */
+
+static json_t *describe(const struct saving *saving, const struct template *template,
+                        const struct stack_template *stack)
+{
+	const struct sandbox *sandbox = saving->sandbox;
+
+	return json_pack("{s:s,s:s,s:i,s:i,s:i,s:I,s:s,s:s,s:s,s:O,s:b,s:b,s:i,s:i}", "name",
+	                 saving->build_id, "source", sandbox->id, "vcpu_count", (int)sandbox->vcpu_count,
+	                 "memory_mib", (int)sandbox->memory_mib, "disk_mib", (int)sandbox->disk_mib,
+	                 "created_at_ms", (json_int_t)time_wall_ms(), "default_user", template->default_user,
+	                 "default_workdir", template->default_workdir, "warm_cmd", "", "env_vars",
+	                 sandbox->env_vars, "snapshot", 1, "ephemeral", saving->ephemeral, "memory_layers",
+	                 (int)stack->memory_layers, "disk_layers", (int)stack->disk_layers);
+}
+
+/* A directory with links to all that the snapshot consists of, put in place as a whole. */
+static int make_template(struct saving *saving, const struct template *template, struct error *err)
+{
+	struct sandbox *sandbox = saving->sandbox;
+	struct stack_template stack = { 0 };
+	cleanup_json json_t *json = NULL;
+	cleanup_free char *text = NULL;
+	char disk[NODE_PATH_MAX];
+	char half[NODE_PATH_MAX];
+	char final[NODE_PATH_MAX];
+	char path[NODE_PATH_MAX + 32];
+	int ret;
+
+	sandbox_disk_directory(sandbox, disk);
+	(void)snprintf(half, sizeof(half), "%.180s/templates/.new-%s", sandbox->node->data, saving->build_id);
+	(void)snprintf(final, sizeof(final), "%.180s/templates/%s", sandbox->node->data, saving->build_id);
+	ret = file_make_directories(half, 0755, err);
+	if (ret == 0)
+		ret = stack_link(template->directory, &template->stack, disk, &saving->next, half, &stack,
+		                 err);
+	json = describe(saving, template, &stack);
+	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	(void)snprintf(path, sizeof(path), "%s/template.json", half);
+	if (ret == 0)
+		ret = text ? file_write_atomic(path, text, strlen(text), 0644, err)
+		           : error_errno(err, ENOMEM, "describe the snapshot");
+	if (ret == 0 && rename(half, final) < 0)
+		ret = error_errno(err, errno, "put the snapshot in place");
+	if (ret < 0)
+		(void)file_remove_tree(half, NULL);
+	return ret < 0 || template_add(sandbox->node, saving->build_id, err) ? ret : -err->code;
+}
+
+static void on_goes_on(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct saving *saving = context;
+	struct sandbox *sandbox = saving->sandbox;
+	const struct template *template = template_of(sandbox);
+	char disk[NODE_PATH_MAX];
+
+	if (!step_done(saving, "let the machine go on", status, data, size, err) || !template) {
+		give_up(saving);
+		return;
+	}
+	if (make_template(saving, template, &saving->failure) < 0)
+		saving->failure.code = 500;
+	sandbox_disk_directory(sandbox, disk);
+	stack_clean(disk, &sandbox->stack);
+	finish(saving, saving->failure.code ? &saving->failure : NULL);
+}
+
+static void on_frozen(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct saving *saving = context;
+	struct sandbox *sandbox = saving->sandbox;
+	char disk[NODE_PATH_MAX];
+
+	if (!step_done(saving, "freeze the disk", status, data, size, err)) {
+		give_up(saving);
+		return;
+	}
+	sandbox_disk_directory(sandbox, disk);
+	if (stack_seal(disk, &saving->next, sandbox->monitor->uid, &saving->failure) < 0) {
+		saving->failure.code = 500;
+		give_up(saving);
+		return;
+	}
+	call_machine(saving, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"), on_goes_on);
+}
+
+/* The journal first: a disk that is frozen must never be taken for the one that is written to. */
+static void freeze(struct saving *saving)
+{
+	struct sandbox *sandbox = saving->sandbox;
+	const struct template *template = template_of(sandbox);
+	json_t *request = template ? stack_freeze_request(&template->stack, &sandbox->stack) : NULL;
+	struct stack before = sandbox->stack;
+
+	sandbox->stack = stack_frozen(&sandbox->stack);
+	if (!request || journal_write(sandbox, sandbox->directory, &saving->failure) < 0) {
+		json_decref(request);
+		sandbox->stack = before;
+		saving->failure.code = 500;
+		give_up(saving);
+		return;
+	}
+	saving->next.frozen = sandbox->stack.frozen;
+	call_machine(saving, "PATCH", "/drives/rootfs", request, on_frozen);
+}
+
+void sandbox_snapshot(struct sandbox *sandbox, const char *build_id, bool ephemeral, node_done_fn *done,
+                      void *context)
+{
+	struct saving *saving = begin(sandbox, done, context);
+
+	if (!saving)
+		return;
+	(void)snprintf(saving->build_id, sizeof(saving->build_id), "%s", build_id);
+	saving->ephemeral = ephemeral;
+	stop_machine(saving);
+}

@@ -1,0 +1,32 @@
+/* What the files of the sandbox share: sandbox.c (create to kill), pause.c (pause, resume, snapshot). Private
+ * to them. */
+#pragma once
+
+#include "node/sandbox.h"
+
+void sandbox_disk_directory(const struct sandbox *sandbox, char path[NODE_PATH_MAX]);
+void sandbox_vsock_path(const struct sandbox *sandbox, char path[NODE_PATH_MAX]);
+
+/* An answer came that `pending` counted. False: too late, and the sandbox may be gone. */
+bool sandbox_answer_counts(struct sandbox *sandbox);
+
+/* Tell who waits for a create or a resume, once. */
+void sandbox_report(struct sandbox *sandbox, const struct error *err);
+
+/* Begin to load it into a shell. 0, or -errno with `err`, all of it being dealt with then. */
+int sandbox_start_restore(struct sandbox *sandbox, struct error *err);
+
+/* It could not be started: it ends, or goes back to its pause. */
+void sandbox_fail_start(struct sandbox *sandbox, const struct error *err);
+
+/* Answers of its machine: it runs, and the agent can be told; it was loaded from its pause; it goes on after
+ * all. */
+void sandbox_on_machine_runs(int status, const char *data, size_t size, const struct error *err,
+                             void *context);
+void sandbox_on_loaded(int status, const char *data, size_t size, const struct error *err, void *context);
+void sandbox_on_gone_on(int status, const char *data, size_t size, const struct error *err, void *context);
+
+/* Its monitor has ended, and it is paused: only its files stay. */
+void sandbox_rest(struct sandbox *sandbox);
+
+void sandbox_start_deadline(struct sandbox *sandbox);
