@@ -1,15 +1,20 @@
 /*
  * What the guests of machine_suite.py run as init: commands by vsock, and what a shell lacks for the tests.
  *
- *     guest_shell serve                    port 52: a line is a shell command with the connection as its
- * streams; when it has ended: a NUL, "exit STATUS" and the end of the stream guest_shell echo PORT give back
- * what comes, until the peer has nothing more to say guest_shell connect PORT             join the streams
- * with the host's port; 3: refused guest_shell many PORT COUNT          that many connections to the host at
- * once: tells how many there were guest_shell clock                    seconds since 1970 guest_shell load
- * SECONDS             keep every CPU busy; a line per CPU that really ran guest_shell io FILE read|write SIZE
- * DRAIN COUNT direct I/O: DRAIN requests, "start", COUNT requests, "end" guest_shell fill FILE SIZE requests
- * of SIZE at the file, until it ends or fails
+ *     guest_shell serve              port 52: a line is a shell command that has the connection as its
+ *                                    streams; behind its output: a NUL, "exit STATUS", the end
+ *     guest_shell echo PORT          give back what comes, until the peer has nothing more to say
+ *     guest_shell connect PORT       join the streams with the host's port; 3: refused
+ *     guest_shell many PORT COUNT    connections to the host at once: tells how many there were
+ *     guest_shell clock              seconds since 1970
+ *     guest_shell load SECONDS       keep every CPU busy; a line per CPU that really ran
+ *     guest_shell io FILE read|write SIZE DRAIN COUNT
+ *                                    direct I/O: DRAIN requests, "start", COUNT requests, "end"
+ *     guest_shell fill FILE SIZE     requests of SIZE at the file, until it ends or fails
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
