@@ -13,6 +13,7 @@ import {
 import { Sandbox } from '@e2b/code-interpreter'
 import { assert, check, finish, opts, raises, skip, SLOW, sleep, until } from './harness.mjs'
 import { surviveCrash } from './crash.mjs'
+import { pauses } from './pause.mjs'
 
 const API = process.env.E2B_API_URL
 const KEY = process.env.E2B_API_KEY
@@ -346,6 +347,8 @@ async function main() {
   await badUse(sandbox)
   if (process.env.ACCEPTANCE_CRASH === '0') skip('crash of the daemons', 'ACCEPTANCE_CRASH=0')
   else await surviveCrash(sandbox)
+  if (process.env.ACCEPTANCE_CRASH === '0') skip('pauses', 'ACCEPTANCE_CRASH=0')
+  else await pauses()
   await lifecycle(sandbox)
   await sleep(0)
   finish()
