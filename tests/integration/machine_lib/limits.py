@@ -43,19 +43,19 @@ def limits():
     """Limits of a drive and of the entropy device, and their change at run time."""
     path = make_file("limit.img", 16 * MIB)
     machine = Machine().configure(entropy=False, drives=[{
-        "drive_id": "d", "path_on_host": path, "rate_limiter": {"bandwidth": bucket(MIB // 2, 500)}}])
+        "drive_id": "d", "path_on_host": path, "rate_limiter": {"bandwidth": bucket(MIB)}}])
     machine.put("/entropy", {"rate_limiter": {"bandwidth": bucket(4000, 1000)}})
     machine.start().wait()
-    rate("bandwidth, reads", machine, "/dev/vda", "read", 32768, 40, 80, 32)
-    rate("bandwidth, writes", machine, "/dev/vda", "write", 65536, 20, 40, 16)
+    rate("bandwidth, reads", machine, "/dev/vda", "read", 32768, 60, 80, 32)
+    rate("bandwidth, writes", machine, "/dev/vda", "write", 65536, 30, 40, 16)
 
     def patch(**limits):
         machine.patch("/drives/d", {"drive_id": "d", "rate_limiter": limits})
 
-    patch(bandwidth=bucket(0, 0), ops=bucket(4, 100))
-    rate("operations, reads", machine, "/dev/vda", "read", 4096, 12, 100, 40)
-    patch(ops=bucket(10, 500))
-    rate("operations, a slower bucket", machine, "/dev/vda", "write", 4096, 25, 50, 20)
+    patch(bandwidth=bucket(0, 0), ops=bucket(40))
+    rate("operations, reads", machine, "/dev/vda", "read", 4096, 90, 100, 40)
+    patch(ops=bucket(20, 1000))
+    rate("operations, a slower bucket", machine, "/dev/vda", "write", 4096, 45, 50, 20)
     patch(bandwidth=bucket(2 * MIB, 1000), ops=bucket(20, 1000))
     rate("both: the tighter one holds", machine, "/dev/vda", "read", 4096, 50, 50, 20)
     patch(bandwidth=bucket(0, 0), ops=bucket(0, 0))
