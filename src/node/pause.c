@@ -23,11 +23,6 @@ struct saving {
 
 /* --- common --- */
 
-static struct template *template_of(const struct sandbox *sandbox)
-{
-	return template_find(sandbox->node, sandbox->build_id);
-}
-
 static void take_up_resume(struct sandbox *sandbox);
 
 static void finish(struct saving *saving, const struct error *err)
@@ -163,7 +158,7 @@ static void on_saved(int status, const char *data, size_t size, const struct err
 static void on_stopped(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct saving *saving = context;
-	const struct template *template = template_of(saving->sandbox);
+	const struct template *template = template_find(saving->sandbox->node, saving->sandbox->build_id);
 
 	if (!step_done(saving, "stop the machine", status, data, size, err)) {
 		give_up(saving);
@@ -356,7 +351,7 @@ static void on_goes_on(int status, const char *data, size_t size, const struct e
 {
 	struct saving *saving = context;
 	struct sandbox *sandbox = saving->sandbox;
-	const struct template *template = template_of(sandbox);
+	const struct template *template = template_find(sandbox->node, sandbox->build_id);
 	char disk[NODE_PATH_MAX];
 
 	if (!step_done(saving, "let the machine go on", status, data, size, err) || !template) {
@@ -393,7 +388,7 @@ static void on_frozen(int status, const char *data, size_t size, const struct er
 static void freeze(struct saving *saving)
 {
 	struct sandbox *sandbox = saving->sandbox;
-	const struct template *template = template_of(sandbox);
+	const struct template *template = template_find(sandbox->node, sandbox->build_id);
 	json_t *request = template ? stack_freeze_request(&template->stack, &sandbox->stack) : NULL;
 	struct stack before = sandbox->stack;
 

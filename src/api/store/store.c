@@ -22,12 +22,12 @@ static const char *const migrations[] = {
 	" end_at_ms INTEGER NOT NULL, vcpu_count INTEGER NOT NULL, memory_mib INTEGER NOT NULL, disk_mib "
 	"INTEGER NOT NULL,"
 	" running INTEGER NOT NULL) STRICT;",
-	"ALTER TABLE sandboxes ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;"
-	"ALTER TABLE sandboxes ADD COLUMN auto_pause INTEGER NOT NULL DEFAULT 0;"
-	"ALTER TABLE sandboxes ADD COLUMN auto_resume INTEGER NOT NULL DEFAULT 0;"
-	"CREATE TABLE snapshots (build_id TEXT PRIMARY KEY, id TEXT NOT NULL, team_id TEXT NOT NULL, name "
-	"TEXT NOT "
-	"NULL, sandbox_id TEXT NOT NULL, created_at_ms INTEGER NOT NULL) STRICT;",
+	("ALTER TABLE sandboxes ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE sandboxes ADD COLUMN auto_pause INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE sandboxes ADD COLUMN auto_resume INTEGER NOT NULL DEFAULT 0;"
+	 "CREATE TABLE snapshots (build_id TEXT PRIMARY KEY, id TEXT NOT NULL, team_id TEXT NOT NULL, name "
+	 "TEXT NOT "
+	 "NULL, sandbox_id TEXT NOT NULL, created_at_ms INTEGER NOT NULL) STRICT;"),
 };
 
 enum statement {
@@ -58,11 +58,11 @@ static const char *const statements[] = {
 	[PUT_SNAPSHOT] = "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
 	[DELETE_SNAPSHOT] = "DELETE FROM snapshots WHERE build_id = ?1",
 	[FIND_SNAPSHOT] =
-	        "SELECT build_id, team_id FROM snapshots WHERE (team_id = ?1 AND (name = ?2 OR id = ?2)) OR"
-	        " build_id = ?2 ORDER BY team_id = ?1 DESC, created_at_ms DESC LIMIT 1",
-	[LIST_SNAPSHOTS] = "SELECT build_id, id, team_id, name, sandbox_id, created_at_ms FROM snapshots "
-	                   "WHERE team_id = ?1"
-	                   " ORDER BY created_at_ms DESC, build_id",
+	        ("SELECT build_id, team_id FROM snapshots WHERE (team_id = ?1 AND (name = ?2 OR id = ?2)) OR"
+	         " build_id = ?2 ORDER BY team_id = ?1 DESC, created_at_ms DESC LIMIT 1"),
+	[LIST_SNAPSHOTS] = ("SELECT build_id, id, team_id, name, sandbox_id, created_at_ms FROM snapshots "
+	                    "WHERE team_id = ?1"
+	                    " ORDER BY created_at_ms DESC, build_id"),
 };
 
 struct store {
