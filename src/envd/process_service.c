@@ -7,6 +7,7 @@
 
 #include "envd/path.h"
 #include "envd/process.h"
+#include "envd/schema.h"
 
 #define ARGUMENTS_MAX 4096
 #define DEFAULT_PATH  "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -320,12 +321,17 @@ static void handle_send_signal(struct connect_call *call, const json_t *request,
 }
 
 const struct connect_method process_methods[] = {
-	{ "/process.Process/List", false, handle_list },
-	{ "/process.Process/Start", true, handle_start },
-	{ "/process.Process/Connect", true, handle_connect },
-	{ "/process.Process/Update", false, handle_update },
-	{ "/process.Process/SendInput", false, handle_send_input },
-	{ "/process.Process/SendSignal", false, handle_send_signal },
-	{ "/process.Process/CloseStdin", false, handle_close_stdin },
+	{ "/process.Process/List", CONNECT_UNARY, handle_list, &schema_empty, &schema_list_response },
+	{ "/process.Process/Start", CONNECT_SERVER_STREAM, handle_start, &schema_start_request,
+	  &schema_event_response },
+	{ "/process.Process/Connect", CONNECT_SERVER_STREAM, handle_connect, &schema_selector_request,
+	  &schema_event_response },
+	{ "/process.Process/Update", CONNECT_UNARY, handle_update, &schema_update_request, &schema_empty },
+	{ "/process.Process/SendInput", CONNECT_UNARY, handle_send_input, &schema_send_input_request,
+	  &schema_empty },
+	{ "/process.Process/SendSignal", CONNECT_UNARY, handle_send_signal, &schema_send_signal_request,
+	  &schema_empty },
+	{ "/process.Process/CloseStdin", CONNECT_UNARY, handle_close_stdin, &schema_selector_request,
+	  &schema_empty },
 	{ 0 },
 };

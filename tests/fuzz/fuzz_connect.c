@@ -88,8 +88,8 @@ static void handle(struct connect_call *call, const json_t *request, void *conte
 }
 
 static const struct connect_method methods[] = {
-	{ "/s.S/Unary", false, handle },
-	{ "/s.S/Stream", true, handle },
+	{ "/s.S/Unary", CONNECT_UNARY, handle, NULL, NULL },
+	{ "/s.S/Stream", CONNECT_SERVER_STREAM, handle, NULL, NULL },
 	{ 0 },
 };
 
