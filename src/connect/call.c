@@ -247,6 +247,14 @@ void connect_on_close(struct connect_call *call, void (*on_close)(struct connect
 	call->on_close = on_close;
 }
 
+/* End a call that the handler believes to go on. */
+static void give_up(struct connect_call *call, enum connect_code code, const char *why)
+{
+	if (call->on_close)
+		call->on_close(call, call->data);
+	connect_fail(call, code, "%s", why);
+}
+
 static void on_deadline(uv_timer_t *handle)
 {
 	struct call_timer *timer = handle->data;
@@ -255,7 +263,7 @@ static void on_deadline(uv_timer_t *handle)
 	if (call->on_deadline)
 		call->on_deadline(call, call->data);
 	else
-		connect_fail(call, CONNECT_DEADLINE_EXCEEDED, "the deadline has passed");
+		give_up(call, CONNECT_DEADLINE_EXCEEDED, "the deadline has passed");
 }
 
 void connect_on_deadline(struct connect_call *call, void (*on_passed)(struct connect_call *call, void *data))
@@ -331,7 +339,7 @@ static void handle_message(struct connect_call *call, const char *data, size_t s
 	if (request)
 		call->method->handle(call, request, call->context);
 	else
-		connect_fail(call, CONNECT_INVALID_ARGUMENT, "%s", err.message);
+		give_up(call, CONNECT_INVALID_ARGUMENT, err.message);
 }
 
 static void on_body(struct http_exchange *exchange, const char *data, size_t size, void *context)
@@ -361,10 +369,9 @@ static bool take_message(struct connect_call *call)
 		return false;
 	size = (uint32_t)bytes[1] << 24 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 8 | bytes[4];
 	if (bytes[0] & FLAG_COMPRESSED || size > REQUEST_LIMIT) {
-		connect_fail(call, CONNECT_INVALID_ARGUMENT,
-		             bytes[0] & FLAG_COMPRESSED ? "compressed messages are not supported"
-		                                        : "a message is larger than %d bytes",
-		             REQUEST_LIMIT);
+		give_up(call, CONNECT_INVALID_ARGUMENT,
+		        bytes[0] & FLAG_COMPRESSED ? "compressed messages are not supported"
+		                                   : "a message is too large");
 		return false;
 	}
 	if (call->received.size - ENVELOPE_HEADER < size)
@@ -372,7 +379,7 @@ static bool take_message(struct connect_call *call)
 	/* The call, and its buffer, may be gone after this. */
 	message = malloc((size_t)size + 1);
 	if (!message) {
-		connect_fail(call, CONNECT_RESOURCE_EXHAUSTED, "out of memory");
+		give_up(call, CONNECT_RESOURCE_EXHAUSTED, "out of memory");
 		return false;
 	}
 	memcpy(message, bytes + ENVELOPE_HEADER, size);
@@ -394,7 +401,7 @@ static void take_messages(struct connect_call *call)
 		continue;
 	if (!freed && !call->paused && call->all) {
 		if (call->received.size)
-			connect_fail(call, CONNECT_INVALID_ARGUMENT, "the stream ends inside a message");
+			give_up(call, CONNECT_INVALID_ARGUMENT, "the stream ends inside a message");
 		else
 			call->method->handle(call, NULL, call->context);
 	}
@@ -417,7 +424,7 @@ static void on_stream_data(struct http_exchange *exchange, const char *data, siz
 		if (part > size)
 			part = size;
 		if (part == 0 || buffer_append(&call->received, data, part) < 0) {
-			connect_fail(call, CONNECT_RESOURCE_EXHAUSTED, "too much waits to be taken");
+			give_up(call, CONNECT_RESOURCE_EXHAUSTED, "too much waits to be taken");
 			return;
 		}
 		data += part;

@@ -86,8 +86,9 @@ void connect_on_drain(struct connect_call *call, void (*on_drain)(struct connect
 void connect_abort(struct connect_call *call);
 
 /*
- * The handler's own pointer, and what to call when the client goes away before the end, or when its deadline
- * (Connect-Timeout-Ms) passes: the handler then ends the call.
+ * The handler's own pointer, and what to call when the client goes away before the end (or sends what ends
+ * the call), or when its deadline (Connect-Timeout-Ms) passes: then the handler ends the call. A handler that
+ * sets nothing for the deadline hears of it as if the client had gone away.
  */
 void connect_set_data(struct connect_call *call, void *data);
 void *connect_data(const struct connect_call *call);

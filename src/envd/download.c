@@ -208,14 +208,15 @@ static void add_headers(struct http_exchange *exchange, const char *path)
 	http_reply_header(exchange, "Content-Type", content_type(path));
 }
 
-static void add_validators(struct http_exchange *exchange, const struct stat *st)
+/* (The packed form is not byte by byte the plain one: a weak tag.) */
+static void add_validators(struct http_exchange *exchange, const struct stat *st, bool packed)
 {
-	char etag[CONDITION_ETAG_SIZE];
+	char etag[CONDITION_ETAG_SIZE + 2] = "W/";
 	char date[CONDITION_DATE_SIZE];
 
-	condition_etag(st, etag);
+	condition_etag(st, etag + 2);
 	condition_date(st, date);
-	http_reply_header(exchange, "ETag", etag);
+	http_reply_header(exchange, "ETag", packed ? etag : etag + 2);
 	http_reply_header(exchange, "Last-Modified", date);
 	http_reply_header(exchange, "Vary", "Accept-Encoding");
 }
@@ -240,11 +241,11 @@ static void send_body(struct http_exchange *exchange, int fd, int status, uint64
 		send_more(exchange, download);
 }
 
-static void send_packed(struct http_exchange *exchange, int fd, const char *path)
+static void send_packed(struct http_exchange *exchange, int fd, const struct stat *st, const char *path)
 {
 	http_reply_header(exchange, "Content-Encoding", "gzip");
-	http_reply_header(exchange, "Vary", "Accept-Encoding");
 	add_headers(exchange, path);
+	add_validators(exchange, st, true);
 	send_body(exchange, fd, 200, UINT64_MAX, true);
 }
 
@@ -265,7 +266,7 @@ static void send_plain(struct http_exchange *exchange, int fd, const struct stat
 		return;
 	}
 	add_headers(exchange, path);
-	add_validators(exchange, st);
+	add_validators(exchange, st, false);
 	http_reply_header(exchange, "Accept-Ranges", "bytes");
 	if (ret > 0) {
 		(void)snprintf(text, sizeof(text), "bytes %llu-%llu/%llu", (unsigned long long)first,
@@ -302,10 +303,10 @@ static void send_file(struct http_exchange *exchange, int fd, const struct stat 
 	status = condition_check(&condition, st);
 	if (status) {
 		close(fd);
-		add_validators(exchange, st);
+		add_validators(exchange, st, false);
 		http_reply_empty(exchange, status);
 	} else if (encoding == ENCODING_GZIP && !plain_only) {
-		send_packed(exchange, fd, path);
+		send_packed(exchange, fd, st, path);
 	} else {
 		send_plain(exchange, fd, st, path, condition_allows_range(&condition, st) ? range : NULL);
 	}
