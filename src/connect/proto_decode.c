@@ -190,8 +190,8 @@ static int decode_timestamp(const struct value *value, json_t **ret_time, struct
 		if (part.number <= 2 && part.wire == WIRE_VARINT)
 			parts[part.number - 1] = part.integer;
 	}
-	/* (Years 1 to 9999, as ProtoJSON has it: nothing that we read is older than 1970.) */
-	if (parts[0] > 253402300799 || parts[1] > 999999999)
+	/* (Years 1970 to 2262: what fits nanoseconds in 64 bits.) */
+	if (parts[0] >= INT64_MAX / 1000000000 || parts[1] > 999999999)
 		return bad(&input, "a time is out of range");
 	(void)time_format_rfc3339((int64_t)(parts[0] * 1000 + parts[1] / 1000000), text);
 	*ret_time = json_string(text);

@@ -77,13 +77,19 @@ static int encode_timestamp(const struct proto_field *field, const json_t *value
 {
 	cleanup_buffer struct buffer parts = BUFFER_INIT;
 	const char *text = json_string_value(value);
+	int64_t nanos;
 	int64_t time;
 
-	if (!text || time_parse_rfc3339(text, &time) < 0 || time < 0)
+	if (!text)
 		return wrong(field, err);
-	if (append_integer(&parts, 1, (uint64_t)time / 1000000000) < 0 ||
-	    append_integer(&parts, 2, (uint64_t)time % 1000000000) < 0)
-		return -ENOMEM;
+	/* A file can have a time that we have no number for, such as one in the year 2300: then it has none.
+	 */
+	if (time_parse_rfc3339(text, &time) < 0)
+		return 0;
+	nanos = (time % 1000000000 + 1000000000) % 1000000000;
+	if (append_integer(&parts, 1, (uint64_t)(time / 1000000000 - (time % 1000000000 < 0))) < 0 ||
+	    append_integer(&parts, 2, (uint64_t)nanos) < 0)
+		return error_errno(err, ENOMEM, "encode a message");
 	return append_bytes(to, field->number, parts.data, parts.size);
 }
 

@@ -34,9 +34,12 @@ static void on_idle_closed(uv_handle_t *handle)
 
 static int fail(struct compose *compose, int status, int code, const char *message, const char *detail)
 {
-	compose->status = code == ENOSPC || code == EDQUOT ? 507 : status;
-	return error_set(&compose->err, code,
-	                 compose->status == 507 ? "not enough disk space available" : message, detail);
+	if (code == ENOSPC || code == EDQUOT) {
+		compose->status = 507;
+		return error_set(&compose->err, code, "not enough disk space available");
+	}
+	compose->status = status;
+	return error_set(&compose->err, code, message, detail);
 }
 
 /* End it: with the new file, or without a trace. */
