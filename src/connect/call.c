@@ -36,10 +36,10 @@ struct connect_call {
 	/* client streams */
 	struct buffer received; /* not yet a whole message */
 	bool paused;
-	bool taking; /* messages are being handed over */
-	bool all;    /* the client has sent all */
-	bool *freed; /* set when the call ends while messages are handed over, */
-	bool *gone;  /* and for who set that going */
+	bool taking;   /* messages are being handed over */
+	bool all;      /* the client has sent all */
+	unsigned held; /* by who goes on after a handler, in which the call may end: then it is freed later */
+	bool over;
 };
 
 /* --- life --- */
@@ -75,11 +75,19 @@ static void call_free(struct connect_call *call)
 	timer_free(call->keepalive);
 	json_decref(call->keepalive_message);
 	buffer_fini(&call->received);
-	if (call->freed)
-		*call->freed = true;
-	if (call->gone)
-		*call->gone = true;
-	free(call);
+	call->over = true;
+	if (!call->held)
+		free(call);
+}
+
+/* After held++. False: the call has ended meanwhile, and its memory may be gone. */
+static bool call_release(struct connect_call *call)
+{
+	bool over = call->over;
+
+	if (--call->held == 0 && over)
+		free(call);
+	return !over;
 }
 
 static void on_gone(struct http_exchange *exchange, void *context)
@@ -388,27 +396,21 @@ static bool take_message(struct connect_call *call)
 	return true;
 }
 
-/* Hand over what has come, as far as the handler takes it. */
+/* Hand over what has come, as far as the handler takes it. The caller holds the call, which may end here. */
 static void take_messages(struct connect_call *call)
 {
-	bool freed = false;
-
 	if (call->taking)
 		return;
 	call->taking = true;
-	call->freed = &freed;
-	while (!freed && !call->paused && take_message(call))
+	while (!call->over && !call->paused && take_message(call))
 		continue;
-	if (!freed && !call->paused && call->all) {
+	if (!call->over && !call->paused && call->all) {
 		if (call->received.size)
 			give_up(call, CONNECT_INVALID_ARGUMENT, "the stream ends inside a message");
 		else
 			call->method->handle(call, NULL, call->context);
 	}
-	if (freed)
-		return;
 	call->taking = false;
-	call->freed = NULL;
 }
 
 static void on_stream_data(struct http_exchange *exchange, const char *data, size_t size, void *context)
@@ -416,25 +418,22 @@ static void on_stream_data(struct http_exchange *exchange, const char *data, siz
 	struct connect_call *call = context;
 
 	(void)exchange;
-	/* While paused nothing comes, and otherwise less than a message waits: what fits one is enough. */
-	while (size) {
+	call->held++;
+	/* Less than a message waits, or the handler paused in the middle of this: what fits one is enough. */
+	while (size && !call->over) {
 		size_t part = REQUEST_LIMIT + ENVELOPE_HEADER - call->received.size;
-		bool freed = false;
 
 		if (part > size)
 			part = size;
 		if (part == 0 || buffer_append(&call->received, data, part) < 0) {
 			give_up(call, CONNECT_RESOURCE_EXHAUSTED, "too much waits to be taken");
-			return;
+			break;
 		}
 		data += part;
 		size -= part;
-		call->gone = &freed;
 		take_messages(call);
-		if (freed)
-			return;
-		call->gone = NULL;
 	}
+	(void)call_release(call);
 }
 
 static void on_stream_end(struct http_exchange *exchange, void *context)
@@ -443,7 +442,9 @@ static void on_stream_end(struct http_exchange *exchange, void *context)
 
 	(void)exchange;
 	call->all = true;
+	call->held++;
 	take_messages(call);
+	(void)call_release(call);
 }
 
 void connect_pause(struct connect_call *call)
@@ -455,17 +456,13 @@ void connect_pause(struct connect_call *call)
 void connect_resume(struct connect_call *call)
 {
 	struct http_exchange *exchange = call->exchange;
-	bool freed = false;
 
 	if (!call->paused)
 		return;
 	call->paused = false;
-	call->gone = &freed;
+	call->held++;
 	take_messages(call);
-	if (freed)
-		return;
-	call->gone = NULL;
-	if (!call->paused)
+	if (call_release(call) && !call->paused)
 		http_request_resume(exchange);
 }
 

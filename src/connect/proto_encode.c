@@ -61,15 +61,16 @@ static int encode_enum(const struct proto_field *field, const json_t *value, str
 static bool integer_of(const json_t *value, int64_t *ret)
 {
 	const char *text = json_string_value(value);
-	char *end;
+	char *end = NULL;
 
-	if (json_is_integer(value))
+	if (json_is_integer(value)) {
 		*ret = json_integer_value(value);
-	else if (text && *text)
-		*ret = strtoll(text, &end, 10);
-	else
+		return true;
+	}
+	if (!text || !*text)
 		return false;
-	return !text || !*end;
+	*ret = strtoll(text, &end, 10);
+	return !*end;
 }
 
 static int encode_timestamp(const struct proto_field *field, const json_t *value, struct buffer *to,

@@ -115,7 +115,7 @@ void gzip_writer_free(struct gzip_writer *writer)
 int gzip_writer_feed(struct gzip_writer *writer, const char *data, size_t size, bool last, struct buffer *to)
 {
 	unsigned char piece[16384];
-	int ret;
+	int ret = 0;
 
 	if (size > UINT32_MAX)
 		return -EMSGSIZE;
