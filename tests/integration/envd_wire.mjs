@@ -264,7 +264,7 @@ export async function secure(program, directory) {
 
 const peakOf = (pid) => Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1])
 
-/** ENVD_TEST_MIB: how large (5120 in the long run). */
+/** ENVD_TEST_MIB: how large (5120 in the long run, with ACCEPTANCE_TIMEOUT_MS=1800000 on a slow machine). */
 export async function large(directory, sandbox, pid) {
   const mib = Number(process.env.ENVD_TEST_MIB ?? 300)
   const path = `${directory}/large`
