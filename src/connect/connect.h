@@ -1,6 +1,7 @@
 /*
- * connect: the server side of the Connect protocol (connectrpc.com/docs/protocol) with its JSON codec, on top
- * of net/http_server: unary calls and server streams.
+ * connect: the server side of the Connect protocol (connectrpc.com/docs/protocol) on top of net/http_server:
+ * unary calls, server streams and client streams. Handlers see JSON; a method that says what its messages are
+ * speaks the protobuf codec, too.
  *
  * A call begins in its method's handler and ends with connect_reply, connect_fail or connect_end, or when the
  * client goes away; its pointer is invalid then. Streams report errors in their last envelope, never by HTTP
@@ -13,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "connect/proto.h"
 #include "net/http_server.h"
 
 enum connect_code {
@@ -33,11 +35,22 @@ enum connect_code {
 
 struct connect_call;
 
+enum connect_kind {
+	CONNECT_UNARY,
+	CONNECT_SERVER_STREAM,
+	CONNECT_CLIENT_STREAM,
+};
+
 struct connect_method {
 	const char *path; /* "/process.Process/Start" */
-	bool streaming;
-	/* `request` is an object, borrowed during the call of the handler. */
+	enum connect_kind kind;
+	/*
+	 * `request` is an object, borrowed during the call of the handler. A client stream's is called for
+	 * each message, and with NULL when the client has sent all: then, or before, it ends the call.
+	 */
 	void (*handle)(struct connect_call *call, const json_t *request, void *context);
+	const struct proto_message *request; /* for the protobuf codec; NULL: JSON only */
+	const struct proto_message *response;
 };
 
 /*
@@ -54,6 +67,13 @@ void connect_reply(struct connect_call *call, json_t *message); /* unary; takes 
 void connect_fail(struct connect_call *call, enum connect_code code, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
 
+/* --- client streams --- */
+/* Take no more messages for now; go on. */
+void connect_pause(struct connect_call *call);
+void connect_resume(struct connect_call *call);
+/* The one answer to the stream, and its end; takes the reference. */
+void connect_finish(struct connect_call *call, json_t *message);
+
 /* --- streams --- */
 void connect_send(struct connect_call *call, json_t *message); /* takes the reference */
 void connect_end(struct connect_call *call);
@@ -66,8 +86,9 @@ void connect_on_drain(struct connect_call *call, void (*on_drain)(struct connect
 void connect_abort(struct connect_call *call);
 
 /*
- * The handler's own pointer, and what to call when the client goes away before the end, or when its deadline
- * (Connect-Timeout-Ms) passes: the handler then ends the call.
+ * The handler's own pointer, and what to call when the client goes away before the end (or sends what ends
+ * the call), or when its deadline (Connect-Timeout-Ms) passes: then the handler ends the call. A handler that
+ * sets nothing for the deadline hears of it as if the client had gone away.
  */
 void connect_set_data(struct connect_call *call, void *data);
 void *connect_data(const struct connect_call *call);

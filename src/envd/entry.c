@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "envd/metadata.h"
 #include "envd/user.h"
 
 /* As Go's FileMode prints it: "-rw-r--r--", "drwxr-xr-x", "Lrwxrwxrwx". */
@@ -65,6 +66,7 @@ json_t *entry_of(const char *path, struct error *err)
 	const char *type;
 	struct stat own;
 	struct stat target;
+	json_t *metadata;
 	json_t *entry;
 	bool link;
 
@@ -73,14 +75,15 @@ json_t *entry_of(const char *path, struct error *err)
 		return NULL;
 	}
 	link = S_ISLNK(own.st_mode);
-	if (!link || stat(path, &target) < 0)
-		target = own;
+	target = own;
+	if (link && stat(path, &target) < 0)
+		target.st_mode = 0; /* it leads nowhere */
 	type = type_name(target.st_mode);
 	permissions_text(own.st_mode, permissions);
 	(void)snprintf(size, sizeof(size), "%lld", (long long)own.st_size);
 	(void)time_format_rfc3339(own.st_mtim.tv_sec * 1000 + own.st_mtim.tv_nsec / 1000000, time);
 	entry = json_pack("{s:s,s:s,s:s,s:s,s:i,s:s,s:s,s:s,s:s}", "name", name, "type", type, "path", path,
-	                  "size", size, "mode", (int)(target.st_mode & 07777), "permissions", permissions,
+	                  "size", size, "mode", (int)(target.st_mode & 0777), "permissions", permissions,
 	                  "owner", user_name(own.st_uid, owner), "group", group_name(own.st_gid, group),
 	                  "modifiedTime", time);
 	if (!entry) {
@@ -89,5 +92,8 @@ json_t *entry_of(const char *path, struct error *err)
 	}
 	if (link)
 		add_target(entry, path);
+	metadata = metadata_read(path);
+	if (metadata)
+		(void)json_object_set_new(entry, "metadata", metadata);
 	return entry;
 }

@@ -65,6 +65,9 @@ void control_prepare_snapshot(struct envd *envd, struct http_exchange *exchange)
 void files_get(struct envd *envd, struct http_exchange *exchange);
 void files_post(struct envd *envd, struct http_exchange *exchange);
 
+/* POST /files/compose. */
+void files_compose(struct envd *envd, struct http_exchange *exchange);
+
 /* The two Connect services, the second in two parts; their context is the struct envd. */
 extern const struct connect_method process_methods[];
 extern const struct connect_method filesystem_methods[];

@@ -11,6 +11,7 @@
 #include "envd/entry.h"
 #include "envd/filesystem.h"
 #include "envd/path.h"
+#include "envd/schema.h"
 
 #define DEPTH_MAX   64
 #define ENTRIES_MAX 100000
@@ -216,10 +217,15 @@ static void handle_list_dir(struct connect_call *call, const json_t *request, vo
 }
 
 const struct connect_method filesystem_methods[] = {
-	{ "/filesystem.Filesystem/Stat", false, handle_stat },
-	{ "/filesystem.Filesystem/MakeDir", false, handle_make_dir },
-	{ "/filesystem.Filesystem/Move", false, handle_move },
-	{ "/filesystem.Filesystem/ListDir", false, handle_list_dir },
-	{ "/filesystem.Filesystem/Remove", false, handle_remove },
+	{ "/filesystem.Filesystem/Stat", CONNECT_UNARY, handle_stat, &schema_path_request,
+	  &schema_entry_response },
+	{ "/filesystem.Filesystem/MakeDir", CONNECT_UNARY, handle_make_dir, &schema_path_request,
+	  &schema_entry_response },
+	{ "/filesystem.Filesystem/Move", CONNECT_UNARY, handle_move, &schema_move_request,
+	  &schema_entry_response },
+	{ "/filesystem.Filesystem/ListDir", CONNECT_UNARY, handle_list_dir, &schema_list_dir_request,
+	  &schema_list_dir_response },
+	{ "/filesystem.Filesystem/Remove", CONNECT_UNARY, handle_remove, &schema_path_request,
+	  &schema_empty },
 	{ 0 },
 };

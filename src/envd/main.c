@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@
 
 static void usage(FILE *to)
 {
-	fputs("usage: atoll-envd --native [--listen-ip IP] [--port PORT] [--user NAME]\n"
+	fputs("usage: atoll-envd --native [--listen-ip IP] [--port PORT] [--user NAME] [--token TOKEN]\n"
 	      "       (without --native it must be the init of a sandbox)\n",
 	      to);
 }
@@ -28,6 +29,7 @@ static void usage(FILE *to)
 struct options {
 	const char *ip;
 	const char *user;
+	const char *token;
 	uint16_t port;
 	bool native;
 };
@@ -35,11 +37,13 @@ struct options {
 /* 0 to go on, otherwise 1 + the exit status. */
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	static const struct option table[] = {
-		{ "native", no_argument, NULL, 'n' },     { "listen-ip", required_argument, NULL, 'i' },
-		{ "port", required_argument, NULL, 'p' }, { "user", required_argument, NULL, 'u' },
-		{ "version", no_argument, NULL, 'v' },    { 0 }
-	};
+	static const struct option table[] = { { "native", no_argument, NULL, 'n' },
+		                               { "listen-ip", required_argument, NULL, 'i' },
+		                               { "port", required_argument, NULL, 'p' },
+		                               { "user", required_argument, NULL, 'u' },
+		                               { "token", required_argument, NULL, 't' },
+		                               { "version", no_argument, NULL, 'v' },
+		                               { 0 } };
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -55,6 +59,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 			break;
 		case 'u':
 			options->user = optarg;
+			break;
+		case 't':
+			options->token = optarg;
 			break;
 		case 'v':
 			puts("atoll-envd " ATOLL_VERSION " (E2B " ENVD_VERSION ")");
@@ -113,7 +120,9 @@ static int start(struct envd *envd, const struct options *options, struct error 
 	envd->env_vars = json_object();
 	envd->default_user = strdup(options->user);
 	envd->default_workdir = strdup("");
-	if (!envd->server || !envd->processes || !envd->default_user || !envd->default_workdir)
+	envd->token = options->token ? strdup(options->token) : NULL;
+	if (!envd->server || !envd->processes || !envd->default_user || !envd->default_workdir ||
+	    (options->token && !envd->token))
 		return error_errno(err, ENOMEM, "start");
 	ret = http_server_listen_tcp(envd->server, options->ip, options->port, err);
 	return ret < 0 || envd->native ? ret : listen_vsock(envd, err);
@@ -156,6 +165,17 @@ static void watch_signals(struct envd *envd)
 	(void)signal(SIGPIPE, SIG_IGN);
 }
 
+/* A thousand processes and their streams are more descriptors than a shell allows. */
+static void raise_limit(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+		return;
+	files.rlim_cur = files.rlim_max < 65536 ? files.rlim_max : 65536;
+	(void)setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int main(int argc, char **argv)
 {
 	struct options options = { .ip = NULL, .user = NULL, .port = ENVD_PORT };
@@ -173,6 +193,8 @@ int main(int argc, char **argv)
 		options.user = "root";
 	if (!envd.native)
 		init_prepare();
+	else
+		raise_limit();
 	watch_signals(&envd);
 	if (start(&envd, &options, &err) < 0) {
 		log_error("%s", err.message);

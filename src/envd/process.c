@@ -12,8 +12,9 @@
 
 #include "envd/spawn.h"
 
-#define RETAIN_MS  30000 /* how long the end of a process can be asked for */
-#define OUTPUT_MAX 32768 /* bytes per event */
+#define RETAIN_MS  30000              /* how long the end of a process can be asked for */
+#define OUTPUT_MAX 32768              /* bytes per event */
+#define INPUT_MAX  (64 * 1024 * 1024) /* bytes that wait for a program to take them */
 
 /* What a stream of output is called in an event. */
 enum process_output {
@@ -47,6 +48,7 @@ struct process {
 	struct stream *outputs[PROCESS_OUTPUTS];
 	int terminal_fd; /* to resize; belongs to outputs[PROCESS_PTY] */
 	struct list listeners;
+	struct list feeders;
 	bool reaped;
 	int status;       /* wait status, once reaped */
 	bool ended;       /* its end event was made */
@@ -106,10 +108,22 @@ static void listener_free(struct listener *listener)
 	free(listener);
 }
 
+static void tell_feeders(struct process *process, bool gone)
+{
+	list_for_each_safe (node, &process->feeders) {
+		struct process_feeder *feeder = list_entry(node, struct process_feeder, link);
+
+		if (gone)
+			process_remove_feeder(feeder);
+		feeder->on_drain(feeder);
+	}
+}
+
 static void on_retained(uv_handle_t *handle)
 {
 	struct process *process = handle->data;
 
+	tell_feeders(process, true);
 	list_remove(&process->link);
 	json_decref(process->config);
 	free(process->tag);
@@ -215,9 +229,17 @@ static void on_output_close(struct stream *stream, int status, void *context)
 	end_if_over(process);
 }
 
+/* (A terminal is both: its input drains here.) */
+static void on_input_drain(struct stream *stream, void *context)
+{
+	(void)stream;
+	tell_feeders(context, false);
+}
+
 static const struct stream_events output_events = {
 	.on_data = on_output,
 	.on_end = on_output_end,
+	.on_drain = on_input_drain,
 	.on_close = on_output_close,
 };
 
@@ -230,9 +252,10 @@ static void on_input_close(struct stream *stream, int status, void *context)
 	(void)status;
 	if (process->input == stream)
 		process->input = NULL;
+	tell_feeders(process, false);
 }
 
-static const struct stream_events input_events = { .on_close = on_input_close };
+static const struct stream_events input_events = { .on_drain = on_input_drain, .on_close = on_input_close };
 
 int process_write(struct process *process, bool terminal, const void *data, size_t size, struct error *err)
 {
@@ -242,7 +265,28 @@ int process_write(struct process *process, bool terminal, const void *data, size
 		                          : "the process has a terminal: write to that");
 	if (!process->input)
 		return error_set(err, EPIPE, "stdin is closed or was not asked for");
+	if (size > INPUT_MAX - stream_pending(process->input))
+		return error_set(err, ENOBUFS, "the process does not take its input: %d MiB wait",
+		                 INPUT_MAX >> 20);
 	return stream_write(process->input, data, size);
+}
+
+void process_add_feeder(struct process *process, struct process_feeder *feeder)
+{
+	feeder->process = process;
+	list_append(&process->feeders, &feeder->link);
+}
+
+void process_remove_feeder(struct process_feeder *feeder)
+{
+	if (feeder->process)
+		list_remove(&feeder->link);
+	feeder->process = NULL;
+}
+
+size_t process_input_pending(const struct process *process)
+{
+	return process->input ? stream_pending(process->input) : 0;
 }
 
 int process_close_input(struct process *process, struct error *err)
@@ -442,6 +486,7 @@ struct process *process_start(struct processes *processes, const struct process_
 	process->config = json_incref(options->config);
 	process->terminal = options->terminal;
 	list_init(&process->listeners);
+	list_init(&process->feeders);
 	list_append(&processes->all, &process->link);
 	(void)uv_timer_init(processes->envd->loop, &process->timer);
 	process->timer.data = process;

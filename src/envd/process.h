@@ -45,6 +45,22 @@ void process_listen(struct process *process, struct connect_call *call);
 /* End the program after this time, whether or not anyone still listens. */
 void process_set_deadline(struct process *process, uint64_t milliseconds);
 
+/*
+ * One who writes more than the program takes at once. `on_drain` is called when all that was written has been
+ * taken, and when nobody will take it any more (`process` is NULL then).
+ */
+struct process_feeder {
+	struct list link;
+	struct process *process;
+	void (*on_drain)(struct process_feeder *feeder);
+};
+
+void process_add_feeder(struct process *process, struct process_feeder *feeder);
+void process_remove_feeder(struct process_feeder *feeder);
+
+/* Bytes of input that the program has not taken yet. */
+size_t process_input_pending(const struct process *process);
+
 /* Send a signal to the program and what it started. 0, or -ESRCH when it has ended. */
 int process_signal(struct process *process, int number);
 

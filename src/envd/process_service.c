@@ -7,6 +7,7 @@
 
 #include "envd/path.h"
 #include "envd/process.h"
+#include "envd/schema.h"
 
 #define ARGUMENTS_MAX 4096
 #define DEFAULT_PATH  "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -244,19 +245,16 @@ static void handle_update(struct connect_call *call, const json_t *request, void
 	finish(call, ret, CONNECT_INTERNAL, &err);
 }
 
-static void handle_send_input(struct connect_call *call, const json_t *request, void *context)
+/* Write what {"input": {"stdin" | "pty"}} has. False: the call has been ended. */
+static bool write_input(struct connect_call *call, struct process *process, const json_t *request)
 {
-	struct process *process = select_process(context, call, request);
 	cleanup_buffer struct buffer bytes = BUFFER_INIT;
 	const char *text = NULL;
 	const char *terminal = NULL;
 	json_t *input = NULL;
 	struct error err = { 0 };
-	int ret;
+	int ret = json_read_object(request, "input", JSON_REQUIRED, &input, &err);
 
-	if (!process)
-		return;
-	ret = json_read_object(request, "input", JSON_REQUIRED, &input, &err);
 	if (ret == 0)
 		ret = json_read_string(input, "stdin", JSON_OPTIONAL, &text, &err);
 	if (ret == 0)
@@ -267,10 +265,103 @@ static void handle_send_input(struct connect_call *call, const json_t *request, 
 		ret = error_set(&err, EINVAL, "input must be stdin or pty with base64");
 	if (ret < 0) {
 		connect_fail(call, CONNECT_INVALID_ARGUMENT, "%s", err.message);
-		return;
+		return false;
 	}
 	ret = process_write(process, terminal != NULL, bytes.data, bytes.size, &err);
-	finish(call, ret, CONNECT_INTERNAL, &err);
+	if (ret < 0)
+		connect_fail(call, ret == -ENOBUFS ? CONNECT_RESOURCE_EXHAUSTED : CONNECT_INTERNAL, "%s",
+		             err.message);
+	return ret == 0;
+}
+
+static void handle_send_input(struct connect_call *call, const json_t *request, void *context)
+{
+	struct process *process = select_process(context, call, request);
+
+	if (process && write_input(call, process, request))
+		connect_reply(call, json_object());
+}
+
+/* --- input as a stream --- */
+
+struct input_stream {
+	struct process_feeder feeder;
+	struct connect_call *call;
+};
+
+static void input_stream_free(struct input_stream *stream)
+{
+	process_remove_feeder(&stream->feeder);
+	free(stream);
+}
+
+static void on_input_stream_close(struct connect_call *call, void *data)
+{
+	(void)call;
+	if (data)
+		input_stream_free(data);
+}
+
+static void on_input_taken(struct process_feeder *feeder)
+{
+	connect_resume(((struct input_stream *)feeder)->call);
+}
+
+/* The first message: whose input it is. */
+static void open_input_stream(struct envd *envd, struct connect_call *call, const json_t *start)
+{
+	struct process *process = select_process(envd, call, start);
+	struct input_stream *stream = process ? calloc(1, sizeof(*stream)) : NULL;
+
+	if (!process)
+		return;
+	if (!stream) {
+		connect_fail(call, CONNECT_RESOURCE_EXHAUSTED, "out of memory");
+		return;
+	}
+	stream->call = call;
+	stream->feeder.on_drain = on_input_taken;
+	process_add_feeder(process, &stream->feeder);
+	connect_set_data(call, stream);
+	connect_on_close(call, on_input_stream_close);
+}
+
+/* More input. The client waits while the program is behind. */
+static void feed_input_stream(struct connect_call *call, struct input_stream *stream, const json_t *data)
+{
+	struct process *process = stream->feeder.process;
+
+	if (!process) {
+		input_stream_free(stream);
+		connect_fail(call, CONNECT_NOT_FOUND, "the process has ended");
+	} else if (!write_input(call, process, data)) {
+		input_stream_free(stream);
+	} else if (process_input_pending(process) > STREAM_HIGH_WATER) {
+		connect_pause(call);
+	}
+}
+
+static void handle_stream_input(struct connect_call *call, const json_t *message, void *context)
+{
+	struct input_stream *stream = connect_data(call);
+	const json_t *start = json_object_get(message, "start");
+	const json_t *data = json_object_get(message, "data");
+
+	if (!message) {
+		if (stream)
+			input_stream_free(stream);
+		connect_finish(call, json_object());
+	} else if (!stream && json_is_object(start)) {
+		open_input_stream(context, call, start);
+	} else if (stream && json_is_object(data)) {
+		feed_input_stream(call, stream, data);
+	} else if (!json_object_get(message, "keepalive")) {
+		if (stream)
+			input_stream_free(stream);
+		connect_fail(call, CONNECT_INVALID_ARGUMENT,
+		             stream ? "a message must be data or keepalive"
+		                    : "the first message must be start");
+	}
 }
 
 static void handle_close_stdin(struct connect_call *call, const json_t *request, void *context)
@@ -320,12 +411,19 @@ static void handle_send_signal(struct connect_call *call, const json_t *request,
 }
 
 const struct connect_method process_methods[] = {
-	{ "/process.Process/List", false, handle_list },
-	{ "/process.Process/Start", true, handle_start },
-	{ "/process.Process/Connect", true, handle_connect },
-	{ "/process.Process/Update", false, handle_update },
-	{ "/process.Process/SendInput", false, handle_send_input },
-	{ "/process.Process/SendSignal", false, handle_send_signal },
-	{ "/process.Process/CloseStdin", false, handle_close_stdin },
+	{ "/process.Process/List", CONNECT_UNARY, handle_list, &schema_empty, &schema_list_response },
+	{ "/process.Process/Start", CONNECT_SERVER_STREAM, handle_start, &schema_start_request,
+	  &schema_event_response },
+	{ "/process.Process/Connect", CONNECT_SERVER_STREAM, handle_connect, &schema_selector_request,
+	  &schema_event_response },
+	{ "/process.Process/Update", CONNECT_UNARY, handle_update, &schema_update_request, &schema_empty },
+	{ "/process.Process/SendInput", CONNECT_UNARY, handle_send_input, &schema_send_input_request,
+	  &schema_empty },
+	{ "/process.Process/StreamInput", CONNECT_CLIENT_STREAM, handle_stream_input,
+	  &schema_stream_input_request, &schema_empty },
+	{ "/process.Process/SendSignal", CONNECT_UNARY, handle_send_signal, &schema_send_signal_request,
+	  &schema_empty },
+	{ "/process.Process/CloseStdin", CONNECT_UNARY, handle_close_stdin, &schema_selector_request,
+	  &schema_empty },
 	{ 0 },
 };

@@ -22,6 +22,7 @@ static const struct route {
 	{ "GET", "/files", GUARD_NONE, files_get },
 	{ "HEAD", "/files", GUARD_NONE, files_get },
 	{ "POST", "/files", GUARD_NONE, files_post },
+	{ "POST", "/files/compose", GUARD_TOKEN, files_compose },
 	{ "POST", "/init", GUARD_CONTROL, control_init },
 	{ "POST", "/prepare-snapshot", GUARD_CONTROL, control_prepare_snapshot },
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "envd/filesystem.h"
+#include "envd/schema.h"
 #include "envd/watch.h"
 
 #define PENDING_MAX  (16 << 20) /* bytes of a stream that its client does not read */
@@ -193,9 +194,13 @@ static void handle_remove_watcher(struct connect_call *call, const json_t *reque
 }
 
 const struct connect_method watch_methods[] = {
-	{ "/filesystem.Filesystem/WatchDir", true, handle_watch_dir },
-	{ "/filesystem.Filesystem/CreateWatcher", false, handle_create_watcher },
-	{ "/filesystem.Filesystem/GetWatcherEvents", false, handle_get_watcher_events },
-	{ "/filesystem.Filesystem/RemoveWatcher", false, handle_remove_watcher },
+	{ "/filesystem.Filesystem/WatchDir", CONNECT_SERVER_STREAM, handle_watch_dir,
+	  &schema_watch_dir_request, &schema_watch_dir_response },
+	{ "/filesystem.Filesystem/CreateWatcher", CONNECT_UNARY, handle_create_watcher,
+	  &schema_watch_dir_request, &schema_watcher_id },
+	{ "/filesystem.Filesystem/GetWatcherEvents", CONNECT_UNARY, handle_get_watcher_events,
+	  &schema_watcher_id, &schema_watcher_events_response },
+	{ "/filesystem.Filesystem/RemoveWatcher", CONNECT_UNARY, handle_remove_watcher, &schema_watcher_id,
+	  &schema_empty },
 	{ 0 },
 };

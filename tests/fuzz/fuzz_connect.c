@@ -25,6 +25,8 @@
 #define OPTION_LEAVE    16 /* the client leaves before the end */
 #define OPTION_ABORT    32 /* the handler breaks the connection */
 #define OPTION_HEADERS  64 /* the body begins with a line that is another header's value */
+#define OPTION_INPUT                                                                                         \
+	128 /* the client's stream: the body is envelopes; the handler ends, pauses or fails at will */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -37,6 +39,7 @@ struct session {
 	int client;
 	http_parser parser;
 	bool envelopes; /* the answer is a stream */
+	bool paused;    /* the handler takes no more for now */
 	bool complete;
 	struct buffer answer; /* its body */
 };
@@ -87,9 +90,36 @@ static void handle(struct connect_call *call, const json_t *request, void *conte
 		end_call(session);
 }
 
+/* A message of the client's stream: {"pause"}, {"fail"}, or the end of them. */
+static void handle_input(struct connect_call *call, const json_t *request, void *context)
+{
+	struct session *session = context;
+
+	if ((session->call && session->call != call) || (request && !json_is_object(request)))
+		abort();
+	session->call = call;
+	connect_set_data(call, session);
+	connect_on_close(call, on_close);
+	if (!request) {
+		session->call = NULL;
+		session->paused = false;
+		connect_finish(call, json_object());
+	} else if (json_object_get(request, "fail")) {
+		session->call = NULL;
+		session->paused = false;
+		connect_fail(call, CONNECT_INTERNAL, "as was asked for");
+	} else if (json_object_get(request, "pause")) {
+		if (session->paused)
+			abort();
+		session->paused = true;
+		connect_pause(call);
+	}
+}
+
 static const struct connect_method methods[] = {
-	{ "/s.S/Unary", false, handle },
-	{ "/s.S/Stream", true, handle },
+	{ "/s.S/Input", CONNECT_CLIENT_STREAM, handle_input, NULL, NULL },
+	{ "/s.S/Unary", CONNECT_UNARY, handle, NULL, NULL },
+	{ "/s.S/Stream", CONNECT_SERVER_STREAM, handle, NULL, NULL },
 	{ 0 },
 };
 
@@ -105,7 +135,8 @@ static int on_answer_head(http_parser *parser)
 {
 	struct session *session = parser->data;
 
-	session->envelopes = (session->options & OPTION_STREAM) && parser->status_code == 200;
+	session->envelopes =
+	        (session->options & (OPTION_STREAM | OPTION_INPUT)) && parser->status_code == 200;
 	return 0;
 }
 
@@ -180,7 +211,8 @@ static void connect_to(struct session *session)
 /* The request: good, but for what the input says. */
 static void make_request(const struct session *session, const uint8_t *data, size_t size, struct buffer *to)
 {
-	bool stream = session->options & OPTION_STREAM;
+	bool input = session->options & OPTION_INPUT;
+	bool stream = input || (session->options & OPTION_STREAM);
 	bool enveloped = stream && (session->options & OPTION_ENVELOPE);
 	const uint8_t *line_end =
 	        (session->options & OPTION_HEADERS) && size ? memchr(data, '\n', size) : NULL;
@@ -190,7 +222,10 @@ static void make_request(const struct session *session, const uint8_t *data, siz
 	if (line && memchr(data, '\r', line))
 		line_end = NULL;
 	(void)buffer_printf(to, "POST /s.S/%s HTTP/1.1\r\nContent-Type: application/%sjson\r\n",
-	                    stream ? "Stream" : "Unary", stream ? "connect+" : "");
+	                    input    ? "Input"
+	                    : stream ? "Stream"
+	                             : "Unary",
+	                    stream ? "connect+" : "");
 	if (line_end) {
 		/* A deadline that passes would make the run depend on the clock. */
 		(void)buffer_append_string(to, "Keepalive-Ping-Interval: ");
@@ -228,8 +263,15 @@ static void serve(struct session *session, const uint8_t *data, size_t size)
 	if (session->options & OPTION_LEAVE)
 		(void)shutdown(session->client, SHUT_WR);
 	turn(session);
-	if (session->call)
+	for (int i = 0; i < 16 && session->call && session->paused; i++) {
+		session->paused = false;
+		connect_resume(session->call);
+		turn(session);
+	}
+	if (session->call && !(session->options & OPTION_INPUT))
 		end_call(session);
+	else if (session->call)
+		connect_abort(session->call), session->call = NULL;
 	turn(session);
 	if (session->envelopes)
 		check_stream(session);
