@@ -528,6 +528,58 @@ static void another_image_takes_its_place(enum block_engine engine)
 BOTH(another_image_takes_its_place)
 
 /* While requests are in flight: each is carried out on one of the two. */
+/* The overlay becomes a layer under a new one, as a fork does it; the frozen file is not written to any more.
+ */
+static void freeze_on_loop(void *context)
+{
+	struct set_path *call = context;
+	struct block_config config = call->fixture->config;
+	struct error err;
+
+	config.layers[config.layer_count++] = config.overlay_path;
+	config.overlay_path = call->path;
+	call->ret = block_set_stack(call->fixture->driver.device, &config, &err);
+	if (call->ret == 0)
+		call->fixture->config = config;
+}
+
+static void a_disk_is_frozen_while_it_is_used(enum block_engine engine)
+{
+	struct fixture *fixture = prepare(engine);
+	struct set_path call = { fixture, fixture->layer, 0 };
+	cleanup_buffer struct buffer before = BUFFER_INIT;
+	cleanup_buffer struct buffer after = BUFFER_INIT;
+	struct error err;
+
+	fixture->config.overlay_path = fixture->overlay;
+	start(fixture);
+	for (unsigned page = 0; page < 4; page++) {
+		memset(slot_data(fixture, 0), 'a', PAGE);
+		assert_int_equal(request(fixture, T_OUT, page * 8, PAGE), 0);
+	}
+	loop_call(fixture->driver.loop, freeze_on_loop, &call);
+	assert_int_equal(call.ret, 0);
+	assert_int_equal(file_read(fixture->overlay, &before, &err), 0);
+	memset(slot_data(fixture, 0), 'b', PAGE);
+	assert_int_equal(request(fixture, T_OUT, 8, PAGE), 0);
+	assert_int_equal(request(fixture, T_FLUSH, 0, 0), 0);
+	assert_int_equal(request(fixture, T_IN, 0, PAGE), 0);
+	assert_int_equal(slot_data(fixture, 0)[0], 'a');
+	assert_int_equal(request(fixture, T_IN, 8, PAGE), 0);
+	assert_int_equal(slot_data(fixture, 0)[0], 'b');
+	assert_int_equal(file_read(fixture->overlay, &after, &err), 0);
+	assert_int_equal(before.size, after.size);
+	assert_memory_equal(before.data, after.data, before.size);
+	/* A stack that cannot be opened leaves the drive as it was. */
+	call.path = "/nowhere/overlay";
+	loop_call(fixture->driver.loop, freeze_on_loop, &call);
+	assert_true(call.ret < 0);
+	assert_int_equal(request(fixture, T_IN, 8, PAGE), 0);
+	assert_int_equal(slot_data(fixture, 0)[0], 'b');
+	stop(fixture);
+}
+BOTH(a_disk_is_frozen_while_it_is_used)
+
 static void images_change_under_load(enum block_engine engine)
 {
 	struct fixture *fixture = prepare(engine);
@@ -634,6 +686,7 @@ int main(void)
 		TESTS(bandwidth_is_limited),
 		TESTS(operations_are_limited),
 		TESTS(another_image_takes_its_place),
+		TESTS(a_disk_is_frozen_while_it_is_used),
 		TESTS(images_change_under_load),
 		TESTS(what_cannot_be_done_fails),
 		cmocka_unit_test(a_kernel_without_io_uring_will_do),
