@@ -182,8 +182,9 @@ static void on_auto_paused(void *context, const struct error *err)
 {
 	struct sandbox *sandbox = context;
 
-	/* What neither can be kept nor may go on ends. A pause that was asked for meanwhile is as good. */
-	if (err && err->code != 409)
+	/* What can neither be kept nor may go on ends. 404: it has ended. 409: a pause was asked for
+	 * meanwhile. */
+	if (err && err->code != 404 && err->code != 409)
 		sandbox_kill(sandbox, ignore_done, NULL);
 }
 
