@@ -174,7 +174,7 @@ class Node:
         tear(self.open)
 
     def create(self, body):
-        if not any(item["name"] == body["template"] for item in self.templates):
+        if not any(body["template"] in (item["name"], item["build_id"]) for item in self.templates):
             return 404, {"code": 404, "message": f"template '{body['template']}' not found"}
         sandbox_id = body["sandbox_id"]
         directory = os.path.join(self.directory, "sandboxes", sandbox_id)
@@ -187,8 +187,23 @@ class Node:
             "template_id": body["template_id"], "team_id": body["team_id"], "alias": body["alias"],
             "started_at_ms": int((time.time() - self.age) * 1000), "end_at_ms": body["end_at_ms"], "vcpu_count": 2,
             "memory_mib": 512, "disk_mib": 1024, "metadata": body["metadata"], "vsock_path": path, "pid": 1,
+            "state": "running", "auto_pause": body.get("auto_pause", False),
         }
         return 201, self.sandboxes[sandbox_id]
+
+    def change(self, sandbox, what, body):
+        """Pause, resume and snapshot, without a machine that would notice."""
+        paused = sandbox["state"] == "paused"
+        if paused != (what == "resume"):
+            return 409, {"code": 409, "message": "the sandbox is not in the state for that"}
+        if what == "snapshot":
+            self.templates.append({**template(body["build_id"]), "build_id": body["build_id"]})
+            return 204, None
+        sandbox["state"] = "running" if paused else "paused"
+        if what == "pause":
+            return 204, None
+        sandbox["end_at_ms"] = body["end_at_ms"]
+        return 201, sandbox
 
     def end(self, sandbox_id):
         self.sandboxes.pop(sandbox_id)
@@ -206,6 +221,8 @@ class Node:
         sandbox = self.sandboxes.get(parts[2])
         if sandbox is None:
             return 404, {"code": 404, "message": f"sandbox '{parts[2]}' does not exist"}
+        if method == "POST":
+            return self.change(sandbox, parts[3], body)
         if method == "PUT":
             sandbox["end_at_ms"] = body["end_at_ms"]
             return 204, None
