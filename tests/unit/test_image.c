@@ -391,7 +391,7 @@ static void *run_handler(void *context)
 	memcpy(&handler->uffd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(int));
 	(void)sscanf(handler->message, "[{\"base_host_virt_addr\":%llu", &base);
 	(void)fcntl(handler->uffd, F_SETFL, 0);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < PAGES; i++)
 		serve_fault(handler->uffd, base);
 	close(socket);
 	return NULL;
@@ -423,10 +423,17 @@ static void a_handler_fills_pages(void **state)
 	assert_filled(image, 7, 1, 7);
 	assert_filled(image, 300, 1, 300 % 251);
 	assert_filled(image, PAGES - 1, 1, (PAGES - 1) % 251);
+	/* A full file has the pages that nobody has touched, too. */
+	assert_int_equal(image_write_full(image, fixture->other, &err), 0);
 	assert_int_equal(pthread_join(thread, NULL), 0);
 	assert_non_null(strstr(handler.message, "\"page_size\":4096"));
 	close(handler.uffd);
 	close(handler.listener);
+	image_close(image);
+	(void)strcpy(fixture->base, fixture->other);
+	image = open_stack(fixture, 0);
+	for (int page = 0; page < PAGES; page++)
+		assert_filled(image, (uint64_t)page, 1, page % 251);
 	image_close(image);
 }
 

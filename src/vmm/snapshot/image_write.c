@@ -82,7 +82,8 @@ static bool base_is_hole(const struct image *image, struct base_data *data, uint
 static bool page_may_be_data(const struct image *image, struct base_data *data, uint64_t page,
                              enum image_page state)
 {
-	if (state != IMAGE_PAGE_UNTOUCHED || extents_contain(&image->layers, page))
+	/* What a handler of faults holds is only known when it is asked. */
+	if (state != IMAGE_PAGE_UNTOUCHED || image->uffd >= 0 || extents_contain(&image->layers, page))
 		return true;
 	return image->base >= 0 && !base_is_hole(image, data, page);
 }
