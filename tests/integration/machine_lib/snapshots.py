@@ -311,6 +311,9 @@ def damaged():
 def cycles():
     """Pause, save, load, again and again."""
     count = int(os.environ.get("MACHINE_CYCLES", "20"))
+    # Of many cycles not each has to be looked at from the guest's side, which takes most of their time.
+    every = int(os.environ.get("MACHINE_CYCLES_CHECK", "1"))
+    looks = 0
     image = make_file("cycle.img", MIB)
     machine = Machine().boot(drives=[{"drive_id": "d", "path_on_host": image}])
     data = machine.out(SETTING)
@@ -318,22 +321,28 @@ def cycles():
     seen = set()
     trouble = ""
     begin = time.monotonic()
+    before = ticks(machine)
     for number in range(count):
-        before = ticks(machine)
         snapshot = machine.snapshot("cycle%d" % (number % 2))
         machine.close()
         machine = Machine.load(snapshot, clock_realtime=True)
+        if (number + 1) % every and number + 1 < count:
+            time.sleep(0.05)
+            continue
+        looks += 1
         error = clock_error(machine, lag)
         seen.add(machine.out("head -c 16 /dev/urandom | md5sum"))
         machine.out("echo %d | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null" % number)
         if abs(error) > 0.2 or not until(lambda: ticks(machine) > before):
             trouble = "cycle %d: clock %.3f s off, ticks %d after %d" % (number, error, ticks(machine), before)
             break
+        before = ticks(machine)
     check("%d cycles of pause, save and load" % count, not trouble, trouble)
     say("a cycle took %.2f s" % ((time.monotonic() - begin) / count))
-    equal("each drew its own random numbers", len(seen), count)
+    equal("each drew its own random numbers", len(seen), looks)
     equal("files are there after them", machine.out("md5sum </tmp/data"), data)
-    equal("the generation changed each time", machine.out("dmesg | grep -c 'virtual machine fork'"), str(count))
+    forks = int(machine.out("dmesg | grep -c 'virtual machine fork'"))
+    check("the generation changed each time", looks <= forks <= count, forks)
     with open(image, "rb") as file:
         equal("the drive has the last word", file.read(10).split()[0], b"%d" % (count - 1))
     before = time.monotonic()
