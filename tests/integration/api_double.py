@@ -197,7 +197,7 @@ class Node:
         if paused != (what == "resume"):
             return 409, {"code": 409, "message": "the sandbox is not in the state for that"}
         if what == "snapshot":
-            self.templates.append({**template(body["build_id"]), "build_id": body["build_id"]})
+            self.templates.append({**template(body["build_id"]), "build_id": body["build_id"], "snapshot": True})
             return 204, None
         sandbox["state"] = "running" if paused else "paused"
         if what == "pause":
@@ -212,7 +212,7 @@ class Node:
     def answer(self, method, path, body):
         parts = path.strip("/").split("/")
         if path == "/v1/templates":
-            return 200, self.templates
+            return 200, [item for item in self.templates if not item.get("snapshot")]
         if parts == ["v1", "sandboxes"] and method == "POST":
             time.sleep(self.delay)
             return self.refuse or self.create(body)
