@@ -212,6 +212,8 @@ class Node:
     def answer(self, method, path, body):
         parts = path.strip("/").split("/")
         if path == "/v1/templates":
+            if not isinstance(self.templates, list):
+                return 200, self.templates
             return 200, [item for item in self.templates if not item.get("snapshot")]
         if parts == ["v1", "sandboxes"] and method == "POST":
             time.sleep(self.delay)
