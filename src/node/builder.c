@@ -70,11 +70,6 @@ static void tell(struct build *build, const char *message)
 
 /* --- the end --- */
 
-static void free_monitor(void *context)
-{
-	free(context);
-}
-
 static void on_timer_closed(uv_handle_t *handle)
 {
 	struct build *build = handle->data;
@@ -87,8 +82,7 @@ static void free_if_done(struct build *build)
 {
 	if (!build->over || build->pending || (build->monitor && !build->monitor_gone))
 		return;
-	if (build->monitor)
-		monitor_release(build->monitor, free_monitor, build->monitor);
+	monitor_release(build->monitor);
 	build->monitor = NULL;
 	build->over = false;
 	(void)file_remove_tree(build->run, NULL);
@@ -210,8 +204,7 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 	if (!answer_counts(build))
 		return;
 	if (status != 204) {
-		error_set(&failure, EIO, "%.*s", status ? (int)size : (int)strlen(err->message),
-		          status ? data : err->message);
+		monitor_refusal(&failure, "", status, data, size, err);
 	} else {
 		seal(build, &failure);
 		if (!failure.code)
@@ -259,7 +252,7 @@ static void on_prepared(void *context, const struct error *err)
 	}
 	tell(build, "taking the snapshot");
 	build->pending++;
-	monitor_call(build->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"), on_paused, build);
+	monitor_set_state(build->monitor, MONITOR_PAUSED, on_paused, build);
 }
 
 static void prepare(uv_timer_t *timer)
@@ -444,8 +437,7 @@ static void on_configured(int status, const char *data, size_t size, const struc
 		configure_next(build);
 		return;
 	}
-	error_set(&failure, EIO, "%.*s", status ? (int)size : (int)strlen(err->message),
-	          status ? data : err->message);
+	monitor_refusal(&failure, "", status, data, size, err);
 	fail(build, &failure, "configure the machine");
 }
 

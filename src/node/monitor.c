@@ -209,38 +209,26 @@ void monitor_log_tail(const struct monitor *monitor)
 
 /* --- release --- */
 
-struct release {
-	void (*closed)(void *context);
-	void *context;
-};
-
 static void on_poll_closed(uv_handle_t *handle)
 {
-	struct release *release = handle->data;
-
-	release->closed(release->context);
-	free(release);
+	free(handle->data);
 }
 
-void monitor_release(struct monitor *monitor, void (*closed)(void *context), void *context)
+void monitor_release(struct monitor *monitor)
 {
-	struct release *release = malloc(sizeof(*release));
-
-	if (!release)
-		return; /* out of memory: what it would free stays */
-	*release = (struct release){ closed, context };
+	if (!monitor)
+		return;
 	if (!monitor->watched) {
 		if (monitor->pidfd >= 0)
 			close(monitor->pidfd);
-		closed(context);
-		free(release);
+		free(monitor);
 		return;
 	}
-	monitor->watched = false;
 	(void)uv_poll_stop(&monitor->poll);
 	close(monitor->pidfd);
+	/* Whoever still has it until then signals nobody. */
 	monitor->pidfd = -1;
-	monitor->poll.data = release;
+	monitor->poll.data = monitor;
 	uv_close((uv_handle_t *)&monitor->poll, on_poll_closed);
 }
 
@@ -270,6 +258,20 @@ void monitor_call(struct monitor *monitor, const char *method, const char *targe
 	               monitor->directory);
 	http_call_simple(monitor->node->client, &endpoint, method, target, text, CALL_TIMEOUT_MS, done,
 	                 context);
+}
+
+void monitor_set_state(struct monitor *monitor, enum monitor_state state, http_simple_fn *done, void *context)
+{
+	monitor_call(monitor, "PATCH", "/vm",
+	             json_pack("{s:s}", "state", state == MONITOR_PAUSED ? "Paused" : "Resumed"), done,
+	             context);
+}
+
+void monitor_refusal(struct error *ret, const char *what, int status, const char *data, size_t size,
+                     const struct error *err)
+{
+	error_set(ret, EIO, "%s%s%.*s", what, *what ? ": " : "",
+	          status ? (int)size : (int)strlen(err->message), status ? data : err->message);
 }
 
 bool monitor_ready(const struct monitor *monitor)

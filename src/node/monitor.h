@@ -42,12 +42,25 @@ void monitor_on_end(struct monitor *monitor, void (*ended)(struct monitor *monit
 /* Kill it; `ended` follows. */
 void monitor_kill(struct monitor *monitor);
 
-/* Stop watching it. `closed` is called when `monitor` may be freed. */
-void monitor_release(struct monitor *monitor, void (*closed)(void *context), void *context);
+/* Stop watching it and free it (heap; NULL is allowed). */
+void monitor_release(struct monitor *monitor);
 
 /* A request to its machine API: `done` as in http_call_simple. `body` is taken. */
 void monitor_call(struct monitor *monitor, const char *method, const char *target, json_t *body,
                   http_simple_fn *done, void *context);
+
+/* Stop its machine, or let it go on. `done` as in http_call_simple: 204 when it is so. */
+enum monitor_state {
+	MONITOR_PAUSED,
+	MONITOR_RESUMED,
+};
+void monitor_set_state(struct monitor *monitor, enum monitor_state state, http_simple_fn *done,
+                       void *context);
+
+/* Why a call of the machine API failed, as its `done` was told: "what: reason", or the reason alone ("" as
+ * `what`). */
+void monitor_refusal(struct error *ret, const char *what, int status, const char *data, size_t size,
+                     const struct error *err);
 
 /* Let it see the directory `source` as `inside`. It listens already. 0, or -errno with `err`. */
 int monitor_show(const struct monitor *monitor, const char *source, const char *inside, bool read_only,

@@ -43,6 +43,18 @@ static void call_machine(struct saving *saving, const char *method, const char *
 	monitor_call(saving->sandbox->monitor, method, target, body, done, saving);
 }
 
+/* What the sandbox began from. NULL: it is gone, saving->failure says so. */
+static const struct template *need_template(struct saving *saving)
+{
+	const struct template *template = template_find(saving->sandbox->node, saving->sandbox->build_id);
+
+	if (!template) {
+		error_set(&saving->failure, ENOENT, "the sandbox's template is gone");
+		saving->failure.code = 500;
+	}
+	return template;
+}
+
 /* The answer to a step. False: it failed, or the sandbox has ended meanwhile; saving->failure says why. */
 static bool step_done(struct saving *saving, const char *what, int status, const char *data, size_t size,
                       const struct error *err)
@@ -54,8 +66,7 @@ static bool step_done(struct saving *saving, const char *what, int status, const
 	}
 	if (status == 204)
 		return true;
-	error_set(&saving->failure, EIO, "%s: %.*s", what, status ? (int)size : (int)strlen(err->message),
-	          status ? data : err->message);
+	monitor_refusal(&saving->failure, what, status, data, size, err);
 	saving->failure.code = 500;
 	return false;
 }
@@ -63,11 +74,12 @@ static bool step_done(struct saving *saving, const char *what, int status, const
 void sandbox_on_gone_on(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct sandbox *sandbox = context;
+	struct error failure;
 
 	if (!sandbox_answer_counts(sandbox) || status == 204)
 		return;
-	log_error("sandbox %s does not go on: %.*s", sandbox->id,
-	          status ? (int)size : (int)strlen(err->message), status ? data : err->message);
+	monitor_refusal(&failure, "it does not go on", status, data, size, err);
+	log_error("sandbox %s: %s", sandbox->id, failure.message);
 	monitor_kill(sandbox->monitor);
 }
 
@@ -87,8 +99,7 @@ static void give_up(struct saving *saving)
 	sandbox_disk_directory(sandbox, disk);
 	stack_clean(disk, &sandbox->stack);
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
-	             sandbox_on_gone_on, sandbox);
+	monitor_set_state(sandbox->monitor, MONITOR_RESUMED, sandbox_on_gone_on, sandbox);
 	finish(saving, &saving->failure);
 }
 
@@ -158,15 +169,11 @@ static void on_saved(int status, const char *data, size_t size, const struct err
 static void on_stopped(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct saving *saving = context;
-	const struct template *template = template_find(saving->sandbox->node, saving->sandbox->build_id);
+	const struct template *template = NULL;
 
-	if (!step_done(saving, "stop the machine", status, data, size, err)) {
-		give_up(saving);
-		return;
-	}
+	if (step_done(saving, "stop the machine", status, data, size, err))
+		template = need_template(saving);
 	if (!template) {
-		error_set(&saving->failure, ENOENT, "the sandbox's template is gone");
-		saving->failure.code = 500;
 		give_up(saving);
 		return;
 	}
@@ -197,7 +204,8 @@ static struct saving *begin(struct sandbox *sandbox, node_done_fn *done, void *c
 
 static void stop_machine(struct saving *saving)
 {
-	call_machine(saving, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"), on_stopped);
+	saving->sandbox->pending++;
+	monitor_set_state(saving->sandbox->monitor, MONITOR_PAUSED, on_stopped, saving);
 }
 
 void sandbox_pause(struct sandbox *sandbox, node_done_fn *done, void *context)
@@ -209,11 +217,6 @@ void sandbox_pause(struct sandbox *sandbox, node_done_fn *done, void *context)
 	saving->pause = true;
 	sandbox->pausing = true;
 	stop_machine(saving);
-}
-
-static void free_monitor(void *context)
-{
-	free(context);
 }
 
 /* What came while it was on its way is dealt with now. */
@@ -235,7 +238,7 @@ void sandbox_rest(struct sandbox *sandbox)
 	(void)file_remove_tree(sandbox->directory, NULL);
 	sandbox_disk_directory(sandbox, path);
 	stack_clean(path, &sandbox->stack);
-	monitor_release(sandbox->monitor, free_monitor, sandbox->monitor);
+	monitor_release(sandbox->monitor);
 	sandbox->monitor = NULL;
 	sandbox->busy = false;
 	log_info("sandbox %s is paused", sandbox->id);
@@ -279,8 +282,7 @@ void sandbox_on_loaded(int status, const char *data, size_t size, const struct e
 	if (!sandbox_answer_counts(sandbox))
 		return;
 	if (status != 204) {
-		error_set(&failure, EIO, "restore: %.*s", status ? (int)size : (int)strlen(err->message),
-		          status ? data : err->message);
+		monitor_refusal(&failure, "restore", status, data, size, err);
 		failure.code = 500;
 		sandbox_fail_start(sandbox, &failure);
 		return;
@@ -294,8 +296,7 @@ void sandbox_on_loaded(int status, const char *data, size_t size, const struct e
 	sandbox->paused = false;
 	sandbox->resuming = false;
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
-	             sandbox_on_machine_runs, sandbox);
+	monitor_set_state(sandbox->monitor, MONITOR_RESUMED, sandbox_on_machine_runs, sandbox);
 }
 
 /* --- snapshot --- */
@@ -351,10 +352,12 @@ static void on_goes_on(int status, const char *data, size_t size, const struct e
 {
 	struct saving *saving = context;
 	struct sandbox *sandbox = saving->sandbox;
-	const struct template *template = template_find(sandbox->node, sandbox->build_id);
+	const struct template *template = NULL;
 	char disk[NODE_PATH_MAX];
 
-	if (!step_done(saving, "let the machine go on", status, data, size, err) || !template) {
+	if (step_done(saving, "let the machine go on", status, data, size, err))
+		template = need_template(saving);
+	if (!template) {
 		give_up(saving);
 		return;
 	}
@@ -381,27 +384,31 @@ static void on_frozen(int status, const char *data, size_t size, const struct er
 		give_up(saving);
 		return;
 	}
-	call_machine(saving, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"), on_goes_on);
+	sandbox->pending++;
+	monitor_set_state(sandbox->monitor, MONITOR_RESUMED, on_goes_on, saving);
 }
 
 /* The journal first: a disk that is frozen must never be taken for the one that is written to. */
 static void freeze(struct saving *saving)
 {
 	struct sandbox *sandbox = saving->sandbox;
-	const struct template *template = template_find(sandbox->node, sandbox->build_id);
-	json_t *request = template ? stack_freeze_request(&template->stack, &sandbox->stack) : NULL;
+	const struct template *template = need_template(saving);
 	struct stack before = sandbox->stack;
 
-	sandbox->stack = stack_frozen(&sandbox->stack);
-	if (!request || journal_write(sandbox, sandbox->directory, &saving->failure) < 0) {
-		json_decref(request);
+	if (!template) {
+		give_up(saving);
+		return;
+	}
+	sandbox->stack = stack_frozen(&before);
+	if (journal_write(sandbox, sandbox->directory, &saving->failure) < 0) {
 		sandbox->stack = before;
 		saving->failure.code = 500;
 		give_up(saving);
 		return;
 	}
 	saving->next.frozen = sandbox->stack.frozen;
-	call_machine(saving, "PATCH", "/drives/rootfs", request, on_frozen);
+	call_machine(saving, "PATCH", "/drives/rootfs", stack_freeze_request(&template->stack, &before),
+	             on_frozen);
 }
 
 void sandbox_snapshot(struct sandbox *sandbox, const char *build_id, bool ephemeral, node_done_fn *done,

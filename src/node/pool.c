@@ -28,11 +28,6 @@ struct pool {
 	uv_timer_t timer;
 };
 
-static void free_monitor(void *context)
-{
-	free(context);
-}
-
 static void on_shell_end(struct monitor *monitor, void *context)
 {
 	struct shell *shell = context;
@@ -41,7 +36,7 @@ static void on_shell_end(struct monitor *monitor, void *context)
 	list_remove(&shell->link);
 	shell->pool->count--;
 	(void)file_remove_tree(monitor->directory, NULL);
-	monitor_release(monitor, free_monitor, monitor);
+	monitor_release(monitor);
 	pool_refill(shell->pool);
 	free(shell);
 }
@@ -61,7 +56,7 @@ static int start_shell(struct pool *pool, struct error *err)
 	(void)snprintf(id, sizeof(id), "shell-%lu", pool->next++);
 	(void)snprintf(directory, sizeof(directory), "%.160s/shells/%s", pool->node->run, id);
 	if (monitor_start(monitor, pool->node, directory, id, SHELL_VCPUS, err) < 0) {
-		monitor_release(monitor, free_monitor, monitor);
+		monitor_release(monitor);
 		free(shell);
 		return -err->code;
 	}

@@ -9,7 +9,7 @@ struct pool *pool_new(struct node *node, unsigned size, struct error *err);
 /* Kill what waits; at the end, or before a restart. */
 void pool_drain(struct pool *pool);
 
-/* A monitor that is ready; the caller owns it (free() behind monitor_release). NULL: none is. */
+/* A monitor that is ready; the caller owns it (monitor_release). NULL: none is. */
 struct monitor *pool_take(struct pool *pool, unsigned vcpu_count);
 
 /* Make up what is missing, soon. */

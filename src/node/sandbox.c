@@ -25,11 +25,6 @@ struct killer {
 
 /* --- the end --- */
 
-static void free_monitor(void *context)
-{
-	free(context);
-}
-
 static void on_deadline_closed(uv_handle_t *handle)
 {
 	struct sandbox *sandbox = handle->data;
@@ -115,8 +110,7 @@ static void bury(struct sandbox *sandbox)
 		list_remove(node);
 		free(killer);
 	}
-	if (sandbox->monitor)
-		monitor_release(sandbox->monitor, free_monitor, sandbox->monitor);
+	monitor_release(sandbox->monitor);
 	(void)uv_timer_stop(&sandbox->deadline);
 	sandbox->buried = true;
 	free_if_done(sandbox);
@@ -262,8 +256,7 @@ static void on_warm(int status, const char *data, size_t size, const struct erro
 static void put_aside(struct sandbox *sandbox)
 {
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"), on_warm,
-	             sandbox);
+	monitor_set_state(sandbox->monitor, MONITOR_PAUSED, on_warm, sandbox);
 }
 
 static void on_recorded(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -376,13 +369,13 @@ void sandbox_on_machine_runs(int status, const char *data, size_t size, const st
                              void *context)
 {
 	struct sandbox *sandbox = context;
-	struct error failure = { .code = 500 };
+	struct error failure = { 0 };
 
 	if (!sandbox_answer_counts(sandbox))
 		return;
 	if (status != 204) {
-		(void)snprintf(failure.message, sizeof(failure.message), "restore: %.*s",
-		               status ? (int)size : (int)strlen(err->message), status ? data : err->message);
+		monitor_refusal(&failure, "restore", status, data, size, err);
+		failure.code = 500;
 		sandbox_fail_start(sandbox, &failure);
 		return;
 	}
@@ -525,7 +518,7 @@ int sandbox_start_restore(struct sandbox *sandbox, struct error *err)
 	if (get_monitor(sandbox, err) < 0) {
 		log_error("start %s: %s", sandbox->id, err->message);
 		err->code = 503;
-		free(sandbox->monitor);
+		monitor_release(sandbox->monitor);
 		sandbox->monitor = NULL;
 		if (sandbox->resuming) {
 			sandbox_fail_start(sandbox, err);
@@ -593,8 +586,7 @@ static void assign(struct sandbox *sandbox, const struct sandbox_request *reques
 		return;
 	}
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
-	             sandbox_on_machine_runs, sandbox);
+	monitor_set_state(sandbox->monitor, MONITOR_RESUMED, sandbox_on_machine_runs, sandbox);
 	sandboxes_warm_up(sandbox->node);
 }
 
@@ -741,8 +733,8 @@ static void go_on(struct sandbox *sandbox)
 	sandbox->resuming = false;
 	log_info("sandbox %s taken up again", sandbox->id);
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
-	             known ? sandbox_on_gone_on : sandbox_on_machine_runs, sandbox);
+	monitor_set_state(sandbox->monitor, MONITOR_RESUMED,
+	                  known ? sandbox_on_gone_on : sandbox_on_machine_runs, sandbox);
 	if (known)
 		sandbox_start_deadline(sandbox);
 }
