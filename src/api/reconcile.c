@@ -29,21 +29,6 @@ static bool is_paused(const json_t *sandbox)
 	return state && strcmp(state, "paused") == 0;
 }
 
-/* A sandbox that the node has and we do not know to run: after a crash of ours in the middle of a create. */
-static void take_up(struct record *record, const json_t *sandbox)
-{
-	const char *vsock = json_string_value(json_object_get(sandbox, "vsock_path"));
-
-	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
-	record->end_at_ms = json_integer_value(json_object_get(sandbox, "end_at_ms"));
-	record->vcpu_count = (int)json_integer_value(json_object_get(sandbox, "vcpu_count"));
-	record->memory_mib = (int)json_integer_value(json_object_get(sandbox, "memory_mib"));
-	record->disk_mib = (int)json_integer_value(json_object_get(sandbox, "disk_mib"));
-	record->paused = is_paused(sandbox);
-	record->running = !record->paused;
-	record->changed_ms = time_wall_ms();
-}
-
 static const json_t *find_in(const json_t *list, const char *id)
 {
 	size_t index;
@@ -72,8 +57,8 @@ static void compare(struct api *api, const json_t *list, int64_t asked_ms)
 		if (!sandbox) {
 			registry_remove(api->registry, record);
 		} else if (!(record->paused ? is_paused(sandbox) : record->running && !is_paused(sandbox))) {
-			take_up(record, sandbox);
-			if (registry_update(api->registry, record, &err) < 0)
+			/* Also after a crash of ours in the middle of a create, a pause or a resume. */
+			if (record_take(record, sandbox) && registry_update(api->registry, record, &err) < 0)
 				log_error("%s", err.message);
 		}
 	}

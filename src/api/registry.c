@@ -1,6 +1,7 @@
 #include "api/registry.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,25 @@ static void link_record(struct registry *registry, struct record *record)
 {
 	list_append(bucket_of(registry, record->id), &record->bucket);
 	list_append(&registry->all, &record->all);
+}
+
+bool record_take(struct record *record, const json_t *sandbox)
+{
+	const char *vsock = json_string_value(json_object_get(sandbox, "vsock_path"));
+	const char *state = json_string_value(json_object_get(sandbox, "state"));
+
+	if (!vsock || !json_is_integer(json_object_get(sandbox, "started_at_ms")))
+		return false;
+	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock);
+	record->started_at_ms = json_integer_value(json_object_get(sandbox, "started_at_ms"));
+	record->end_at_ms = json_integer_value(json_object_get(sandbox, "end_at_ms"));
+	record->vcpu_count = (int)json_integer_value(json_object_get(sandbox, "vcpu_count"));
+	record->memory_mib = (int)json_integer_value(json_object_get(sandbox, "memory_mib"));
+	record->disk_mib = (int)json_integer_value(json_object_get(sandbox, "disk_mib"));
+	record->paused = state && strcmp(state, "paused") == 0;
+	record->running = !record->paused;
+	record->changed_ms = time_wall_ms();
+	return true;
 }
 
 bool record_is_running(const struct record *record)

@@ -25,6 +25,12 @@ struct record {
 	int64_t changed_ms; /* when the state was last heard of or changed; not stored */
 };
 
+/*
+ * What the node says of a sandbox: place, times, size and state. False: that is no sandbox, and the record is
+ * as before.
+ */
+bool record_take(struct record *record, const json_t *sandbox);
+
 /* Running, and its time is not over. Over, with auto_pause, it counts as paused: that is what it is about to
  * be. */
 bool record_is_running(const struct record *record);

@@ -9,9 +9,8 @@
 
 #include "api/rest/rest.h"
 
-#define COUNT_MAX   100
-#define TIMEOUT     15 /* seconds to live, when the request names none */
-#define TOKEN_BYTES 32
+#define COUNT_MAX 100
+#define TIMEOUT   15 /* seconds to live, when the request names none */
 
 struct fork {
 	struct rest_call *call;
@@ -46,16 +45,6 @@ static void set_failure(struct fork *fork, size_t index, int status, const char 
 
 /* --- one new sandbox --- */
 
-static void take_answer(struct record *record, const json_t *answer)
-{
-	const char *vsock = json_string_value(json_object_get(answer, "vsock_path"));
-
-	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
-	record->started_at_ms = json_integer_value(json_object_get(answer, "started_at_ms"));
-	record->running = true;
-	record->changed_ms = time_wall_ms();
-}
-
 static void on_child(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct fork_child *child = context;
@@ -66,8 +55,7 @@ static void on_child(int status, const char *data, size_t size, const struct err
 	const char *message = json_string_value(json_object_get(answer, "message"));
 	struct error failure = { 0 };
 
-	if (status == 201 && record) {
-		take_answer(record, answer);
+	if (status == 201 && record && record_take(record, answer)) {
 		if (registry_update(registry, record, &failure) < 0)
 			log_error("%s", failure.message);
 		(void)json_array_set_new(fork->results, child->index,
@@ -88,39 +76,15 @@ static void on_child(int status, const char *data, size_t size, const struct err
 /* What a new one has of its model: all but id, token and time. */
 static struct record *copy_record(const struct record *model, int64_t timeout)
 {
-	struct record *record = calloc(1, sizeof(*record));
+	struct record *record =
+	        sandboxes_new_record(model->team_id, model->template_id, model->access_token[0], timeout);
 
 	if (!record)
 		return NULL;
-	*record = (struct record){ .vcpu_count = model->vcpu_count,
-		                   .memory_mib = model->memory_mib,
-		                   .disk_mib = model->disk_mib,
-		                   .auto_pause = model->auto_pause,
-		                   .auto_resume = model->auto_resume,
-		                   .started_at_ms = time_wall_ms() };
-	record->id[0] = 'i';
-	random_id(record->id + 1, 19);
-	(void)snprintf(record->team_id, sizeof(record->team_id), "%s", model->team_id);
-	(void)snprintf(record->template_id, sizeof(record->template_id), "%s", model->template_id);
-	(void)snprintf(record->alias, sizeof(record->alias), "%s", model->alias);
-	if (model->access_token[0])
-		random_hex(record->access_token, TOKEN_BYTES);
 	record->metadata = json_deep_copy(model->metadata);
-	record->end_at_ms = record->started_at_ms + timeout * 1000;
+	record->auto_pause = model->auto_pause;
+	record->auto_resume = model->auto_resume;
 	return record;
-}
-
-static json_t *node_request(const struct fork *fork, const struct record *record)
-{
-	json_t *json =
-	        json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O,s:b}", "sandbox_id", record->id, "template",
-	                  fork->build_id, "template_id", record->template_id, "team_id", record->team_id,
-	                  "alias", record->alias, "end_at_ms", (json_int_t)record->end_at_ms, "metadata",
-	                  record->metadata, "auto_pause", record->auto_pause);
-
-	if (record->access_token[0])
-		(void)json_object_set_new(json, "access_token", json_string(record->access_token));
-	return json;
 }
 
 static void start_child(struct fork *fork, const struct record *model, size_t index)
@@ -138,7 +102,8 @@ static void start_child(struct fork *fork, const struct record *model, size_t in
 	*child = (struct fork_child){ .fork = fork, .index = index };
 	(void)snprintf(child->id, sizeof(child->id), "%s", record->id);
 	fork->pending++;
-	api_call_node(fork->call->api, "POST", "/v1/sandboxes", node_request(fork, record), on_child, child);
+	api_call_node(fork->call->api, "POST", "/v1/sandboxes",
+	              sandboxes_node_request(record, fork->build_id, NULL), on_child, child);
 }
 
 /* --- the request --- */

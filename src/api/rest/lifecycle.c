@@ -62,28 +62,17 @@ void lifecycle_pause(struct rest_call *call)
 
 /* --- resume --- */
 
-static void take_answer(struct record *record, const json_t *answer)
-{
-	const char *vsock = json_string_value(json_object_get(answer, "vsock_path"));
-
-	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock ? vsock : "");
-	record->end_at_ms = json_integer_value(json_object_get(answer, "end_at_ms"));
-	record->running = true;
-	record->paused = false;
-}
-
 static void on_resumed(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
 	struct record *record = registry_find(call->api->registry, call->id);
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 
-	if (!answer || !record) {
+	if (!record || !record_take(record, answer)) {
 		api_reconcile_soon(call->api);
 		rest_fail_node(call, status == 201 ? 404 : status, data, size, err);
 		return;
 	}
-	take_answer(record, answer);
 	note(call->api, record);
 	rest_reply(call, 201, sandboxes_answer(record));
 }

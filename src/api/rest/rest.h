@@ -44,6 +44,13 @@ struct record *rest_find_any(struct rest_call *call);
 json_t *sandboxes_answer(const struct record *record);
 json_t *sandboxes_entry(const struct record *record);
 
+/* A sandbox to be, to live `timeout` seconds, `secure` with a token; its metadata is the caller's to set.
+ * NULL: no memory. */
+struct record *sandboxes_new_record(const char *team_id, const char *template, bool secure, int64_t timeout);
+
+/* What asks the node for it, from `template` (a name, or a build's id). New reference. */
+json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars);
+
 /* Handlers, by subject. */
 void sandboxes_create(struct rest_call *call);
 void sandboxes_list(struct rest_call *call);

@@ -166,23 +166,6 @@ static int read_create(const struct rest_call *call, struct create_request *requ
 	return ret < 0 ? ret : resolve(call, request, err);
 }
 
-/* False: the answer is no sandbox. */
-static bool take_answer(struct record *record, const json_t *answer)
-{
-	const char *vsock = json_string_value(json_object_get(answer, "vsock_path"));
-
-	if (!vsock || !json_is_integer(json_object_get(answer, "started_at_ms")))
-		return false;
-	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock);
-	record->started_at_ms = json_integer_value(json_object_get(answer, "started_at_ms"));
-	record->vcpu_count = (int)json_integer_value(json_object_get(answer, "vcpu_count"));
-	record->memory_mib = (int)json_integer_value(json_object_get(answer, "memory_mib"));
-	record->disk_mib = (int)json_integer_value(json_object_get(answer, "disk_mib"));
-	record->running = true;
-	record->changed_ms = time_wall_ms();
-	return true;
-}
-
 static void on_undone(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	(void)data;
@@ -231,7 +214,7 @@ static void on_created(int status, const char *data, size_t size, const struct e
 	struct error failure = { 0 };
 	int64_t late = record ? time_wall_ms() - record->started_at_ms : 0;
 
-	if (!record || !take_answer(record, answer)) {
+	if (!record || !record_take(record, answer)) {
 		if (status == 201)
 			undo_create(call->api, call->sandbox_id);
 		if (record)
@@ -248,7 +231,7 @@ static void on_created(int status, const char *data, size_t size, const struct e
 		set_end(call, record, record->end_at_ms + late, on_created_end_set);
 }
 
-static struct record *new_record(const struct rest_call *call, const struct create_request *request)
+struct record *sandboxes_new_record(const char *team_id, const char *template, bool secure, int64_t timeout)
 {
 	struct record *record = calloc(1, sizeof(*record));
 
@@ -256,31 +239,40 @@ static struct record *new_record(const struct rest_call *call, const struct crea
 		return NULL;
 	record->id[0] = 'i';
 	random_id(record->id + 1, 19);
-	(void)snprintf(record->team_id, sizeof(record->team_id), "%s", call->team_id);
-	(void)snprintf(record->template_id, sizeof(record->template_id), "%s", request->template);
-	(void)snprintf(record->alias, sizeof(record->alias), "%s", request->template);
-	if (request->secure)
+	(void)snprintf(record->team_id, sizeof(record->team_id), "%s", team_id);
+	(void)snprintf(record->template_id, sizeof(record->template_id), "%s", template);
+	(void)snprintf(record->alias, sizeof(record->alias), "%s", template);
+	if (secure)
 		random_hex(record->access_token, TOKEN_BYTES);
-	record->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
-	record->auto_pause = request->auto_pause;
-	record->auto_resume = request->auto_resume;
 	record->started_at_ms = time_wall_ms();
-	record->end_at_ms = record->started_at_ms + request->timeout * 1000;
+	record->end_at_ms = record->started_at_ms + timeout * 1000;
 	return record;
 }
 
-static json_t *node_request(const struct record *record, const struct create_request *request)
+static struct record *new_record(const struct rest_call *call, const struct create_request *request)
 {
-	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O}", "sandbox_id", record->id, "template",
-	                         request->build_id[0] ? request->build_id : request->template, "template_id",
-	                         record->template_id, "team_id", record->team_id, "alias", record->alias,
-	                         "end_at_ms", (json_int_t)record->end_at_ms, "metadata", record->metadata);
+	struct record *record =
+	        sandboxes_new_record(call->team_id, request->template, request->secure, request->timeout);
+
+	if (!record)
+		return NULL;
+	record->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
+	record->auto_pause = request->auto_pause;
+	record->auto_resume = request->auto_resume;
+	return record;
+}
+
+json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars)
+{
+	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O,s:b}", "sandbox_id", record->id, "template",
+	                         template, "template_id", record->template_id, "team_id", record->team_id,
+	                         "alias", record->alias, "end_at_ms", (json_int_t)record->end_at_ms,
+	                         "metadata", record->metadata, "auto_pause", record->auto_pause);
 
 	if (record->access_token[0])
 		(void)json_object_set_new(json, "access_token", json_string(record->access_token));
-	if (request->env_vars)
-		(void)json_object_set(json, "env_vars", request->env_vars);
-	(void)json_object_set_new(json, "auto_pause", json_boolean(record->auto_pause));
+	if (env_vars)
+		(void)json_object_set(json, "env_vars", env_vars);
 	return json;
 }
 
@@ -307,7 +299,11 @@ void sandboxes_create(struct rest_call *call)
 		return;
 	}
 	(void)snprintf(call->sandbox_id, sizeof(call->sandbox_id), "%s", record->id);
-	api_call_node(call->api, "POST", "/v1/sandboxes", node_request(record, &request), on_created, call);
+	api_call_node(call->api, "POST", "/v1/sandboxes",
+	              sandboxes_node_request(record,
+	                                     request.build_id[0] ? request.build_id : request.template,
+	                                     request.env_vars),
+	              on_created, call);
 }
 
 /* --- look --- */
