@@ -28,28 +28,16 @@ static json_t *group(json_t *metrics, const char *name)
 }
 
 /* Firecracker's name for a kind of device. */
-static const char *kind_name(enum virtio_id id)
+static const char *kind_name(const struct virtio_device *device)
 {
-	switch (id) {
-	case VIRTIO_ID_NET:
-		return "net";
-	case VIRTIO_ID_BLOCK:
-		return "block";
-	case VIRTIO_ID_RNG:
-		return "entropy";
-	case VIRTIO_ID_BALLOON:
-		return "balloon";
-	case VIRTIO_ID_VSOCK:
-		return "vsock";
-	}
-	return "virtio";
+	return device->ops->id == VIRTIO_ID_RNG ? "entropy" : device->ops->name;
 }
 
 /* Counters of a device go to its kind's sum and, where there may be several, to a group of its own. */
 static void add_device(struct virtio_device *device, const char *id, void *context)
 {
 	json_t *metrics = context;
-	const char *kind = kind_name(device->ops->id);
+	const char *kind = kind_name(device);
 	json_t *sum = group(metrics, kind);
 	json_t *own = NULL;
 	char name[96];

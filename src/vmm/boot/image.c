@@ -15,20 +15,9 @@
 /* Read `size` bytes of the file at `offset` straight into guest memory. */
 static int read_into_guest(int fd, uint64_t offset, uint64_t size, void *host)
 {
-	char *to = host;
+	int ret = fd_pread_all(fd, host, size, offset);
 
-	while (size) {
-		ssize_t got = pread(fd, to, size, (off_t)offset);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return got < 0 ? -errno : -ENOEXEC;
-		to += got;
-		offset += (uint64_t)got;
-		size -= (uint64_t)got;
-	}
-	return 0;
+	return ret == -EPIPE ? -ENOEXEC : ret; /* the file is shorter than it says */
 }
 
 static int header_check(const Elf64_Ehdr *header, const char *path, struct error *err)
