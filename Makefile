@@ -1,7 +1,7 @@
 # Atoll: `make help` lists what can be made.
 BUILD := build
 
-.PHONY: help up down deps build kernel guest test test-unit bench bench-peers lint clean
+.PHONY: help up down deps build kernel guest test test-unit test-sdk bench bench-peers lint clean
 
 help:
 	@echo 'make up         install, build, start the service and prove it with a first sandbox (as root)'
@@ -11,6 +11,7 @@ help:
 	@echo 'make kernel     build the guest kernel, or find it in the cache'
 	@echo 'make guest      build the root file systems of the templates, or find them in the cache'
 	@echo 'make test       run all tests; starts the service for its part and ends it if it was not running'
+	@echo 'make test-sdk E2B_REPO=CHECKOUT   run the suites of E2B itself against the running service'
 	@echo 'make bench      measure the running service and write docs/benchmarks.md'
 	@echo 'make bench-peers measure the monitor beside QEMU, Firecracker and kvmtool, those that are there'
 	@echo 'make lint       warnings as errors with gcc and clang, formatting, cppcheck, layering'
@@ -51,6 +52,9 @@ test: build
 
 test-unit: deps
 	@tests/unit/run
+
+test-sdk: build
+	@E2B_REPO='$(E2B_REPO)' tests/sdk/run
 
 lint: deps
 	@tests/lint
