@@ -28,6 +28,8 @@ struct api {
 	struct http_client *node;     /* to the node */
 	struct http_client *upstream; /* into sandboxes */
 	uv_timer_t reconcile;
+	bool reconcile_again; /* something came up while the node was being asked */
+	bool in_doubt;        /* the node did not answer, and has not told since what runs */
 };
 
 /* Every request; `context` is the struct api. */
@@ -42,3 +44,6 @@ void api_reconcile(struct api *api);
 
 /* Something looks as if it were not as we believe: ask soon. May be called as often as one likes. */
 void api_reconcile_soon(struct api *api);
+
+/* The node did not answer a request: what it did of it is in doubt until it tells what runs. */
+void api_node_lost(struct api *api);

@@ -81,7 +81,11 @@ static void on_answer(int status, const char *data, size_t size, const struct er
 	if (json_is_array(list))
 		compare(api, list, question->asked_ms);
 	free(question);
+	if (!api->reconcile_again)
+		api->in_doubt = !list;
 	(void)uv_timer_start(&api->reconcile, ask, list ? AGAIN_MS : RETRY_MS, 0);
+	if (api->reconcile_again)
+		api_reconcile_soon(api);
 }
 
 static void ask(uv_timer_t *timer)
@@ -92,19 +96,29 @@ static void ask(uv_timer_t *timer)
 	if (!question)
 		return;
 	*question = (struct question){ api, time_wall_ms() };
+	api->reconcile_again = false;
 	api_call_node(api, "GET", "/v1/sandboxes", NULL, on_answer, question);
 }
 
 void api_reconcile_soon(struct api *api)
 {
-	/* No timer: a question is on its way, or none was asked yet. */
-	if (uv_is_active((uv_handle_t *)&api->reconcile) && uv_timer_get_due_in(&api->reconcile) > SOON_MS)
+	/* No timer: a question is on its way, whose answer may be of before. */
+	if (!uv_is_active((uv_handle_t *)&api->reconcile))
+		api->reconcile_again = true;
+	else if (uv_timer_get_due_in(&api->reconcile) > SOON_MS)
 		(void)uv_timer_start(&api->reconcile, ask, SOON_MS, 0);
+}
+
+void api_node_lost(struct api *api)
+{
+	api->in_doubt = true;
+	api_reconcile_soon(api);
 }
 
 void api_reconcile(struct api *api)
 {
 	(void)uv_timer_init(api->loop, &api->reconcile);
 	api->reconcile.data = api;
+	api->in_doubt = true;
 	ask(&api->reconcile);
 }

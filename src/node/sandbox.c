@@ -730,13 +730,14 @@ static void go_on(struct sandbox *sandbox)
 {
 	bool known = sandbox->running;
 
+	/* One whose pause was given up runs, from this moment on: there is nothing else that it could be. */
+	sandbox->running |= sandbox->resuming;
 	sandbox->resuming = false;
 	log_info("sandbox %s taken up again", sandbox->id);
 	sandbox->pending++;
 	monitor_set_state(sandbox->monitor, MONITOR_RESUMED,
 	                  known ? sandbox_on_gone_on : sandbox_on_machine_runs, sandbox);
-	if (known)
-		sandbox_start_deadline(sandbox);
+	sandbox_start_deadline(sandbox);
 }
 
 static void adopt(struct node *node, const char *name)

@@ -30,12 +30,14 @@ def main():
     arguments.add_argument("--initrd", required=True)
     arguments.add_argument("--fuzz", required=True)
     arguments.add_argument("--boot-args", default="", help="for guests, beside what every one gets")
+    arguments.add_argument("--emulated", action="store_true", help="KVM is that of a lab host")
     arguments.add_argument("parts", nargs="*", help="modules, or single parts of them: MODULE.NAME")
     options = arguments.parse_args()
     Settings.vmm = options.vmm
     Settings.kernel = options.kernel
     Settings.initrd = options.initrd
     Settings.fuzz = options.fuzz
+    Settings.emulated = options.emulated
     Settings.boot_args += " " + options.boot_args
     harness.make_work()
     begin = time.monotonic()

@@ -86,7 +86,7 @@ void rest_fail_node(struct rest_call *call, int status, const char *data, size_t
 
 	if (status == 0) {
 		log_error("node: %s", err->message);
-		api_reconcile_soon(call->api);
+		api_node_lost(call->api);
 		rest_fail(call, 503, "the node cannot be reached");
 	} else if (status < 400) {
 		log_error("node: an answer with status %d that makes no sense: %.200s", status,
@@ -240,12 +240,23 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	route->handle(call);
 }
 
+static void answer_health(const struct api *api, struct http_exchange *exchange)
+{
+	static const char fine[] = "Health check successful";
+	static const char doubt[] = "The node does not answer";
+
+	if (api->in_doubt)
+		http_reply(exchange, 503, "text/plain", doubt, sizeof(doubt) - 1);
+	else
+		http_reply(exchange, 200, "text/plain", fine, sizeof(fine) - 1);
+}
+
 void rest_route(struct api *api, struct http_exchange *exchange)
 {
 	const char *path = http_request_path(exchange);
 
 	if (strcmp(path, "/health") == 0)
-		http_reply(exchange, 200, "text/plain", "Health check successful", 23);
+		answer_health(api, exchange);
 	else
 		http_request_collect(exchange, BODY_LIMIT, on_body, api);
 }

@@ -46,9 +46,10 @@ int vm_set_ioeventfd(struct vm *vm, int eventfd, uint64_t gpa, uint32_t value, s
 
 /* Why a vCPU's thread ended. */
 enum vcpu_end {
-	VCPU_END_STOPPED,  /* vcpu_stop */
-	VCPU_END_SHUTDOWN, /* triple fault, or the guest asked for a reset */
-	VCPU_END_FAILED,   /* KVM gave up: see the error */
+	VCPU_END_STOPPED, /* vcpu_stop */
+	VCPU_END_RESET,   /* the guest asked for it */
+	VCPU_END_CRASHED, /* a triple fault: see the error, which names the vCPU */
+	VCPU_END_FAILED,  /* KVM gave up: see the error */
 };
 
 /* What the machine does with a vCPU's exits; called on the vCPU's thread. */

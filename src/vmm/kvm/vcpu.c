@@ -191,12 +191,12 @@ static bool handle_port(struct vcpu *vcpu)
 	return go_on;
 }
 
-/* Act on one exit. False ends the thread, with *end and `err` saying why. */
 static void count(_Atomic uint64_t *counter)
 {
 	(void)atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
+/* Act on one exit. False ends the thread, with *end and `err` saying why. */
 static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end, struct error *err)
 {
 	struct kvm_run *run = vcpu->run;
@@ -205,7 +205,7 @@ static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end, struct error *err
 	case KVM_EXIT_IO:
 		count(run->io.direction == KVM_EXIT_IO_OUT ? &vcpu->counters.port_out
 		                                           : &vcpu->counters.port_in);
-		*end = VCPU_END_SHUTDOWN;
+		*end = VCPU_END_RESET;
 		return handle_port(vcpu);
 	case KVM_EXIT_MMIO:
 		count(run->mmio.is_write ? &vcpu->counters.mmio_write : &vcpu->counters.mmio_read);
@@ -216,8 +216,11 @@ static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end, struct error *err
 	case KVM_EXIT_INTR:
 		return true;
 	case KVM_EXIT_SHUTDOWN:
+		*end = VCPU_END_CRASHED;
+		error_set(err, EFAULT, "vCPU %u: triple fault", vcpu->index);
+		return false;
 	case KVM_EXIT_SYSTEM_EVENT:
-		*end = VCPU_END_SHUTDOWN;
+		*end = VCPU_END_RESET;
 		return false;
 	default:
 		count(&vcpu->counters.failures);

@@ -105,6 +105,10 @@ static void on_ended(void *context, enum vcpu_end end, const struct error *err)
 		pthread_mutex_lock(&machine->lock);
 		machine->failure = *err;
 		pthread_mutex_unlock(&machine->lock);
+	} else if (end == VCPU_END_CRASHED) {
+		log_warn("%s", err->message);
+	} else if (end == VCPU_END_RESET) {
+		log_info("the guest has reset itself");
 	}
 	if (end != VCPU_END_STOPPED && write(machine->end, &one, sizeof(one)) < 0)
 		return;

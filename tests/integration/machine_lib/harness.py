@@ -26,6 +26,7 @@ class Settings:
     fuzz = ""
     work = ""
     boot_args = BOOT_ARGS
+    emulated = False  # KVM is that of a lab host
 
 
 class Unexpected(Exception):
@@ -57,10 +58,8 @@ def since():
 
 def check(name, condition, detail=""):
     """Count one expectation; `detail` (text, or a function that gives it) tells what was seen instead."""
-    global passed, failed
-    with _lock:
-        passed += bool(condition)
-        failed += not condition
+    _here.passed += bool(condition)
+    _here.failed += not condition
     if condition:
         say("ok: %s%s" % (name, since()))
     else:
@@ -73,10 +72,17 @@ def equal(name, seen, wanted):
     return check(name, seen == wanted, "%r instead of %r" % (seen, wanted))
 
 
-def part(function):
-    """Run a part of the suite; its machines end with it."""
+def broken_by_emulation():
+    """A guest of several vCPUs ended in a triple fault: in a lab host, one in some fifty does (docs/development.md)."""
+    return Settings.emulated and any(machine.vcpus > 1 and "triple fault" in machine.text("log")
+                                     for machine in Machine.of_this_part())
+
+
+def attempt(function):
+    """Run a part of the suite; its machines end with it. Whether the emulator broke it."""
     begin = _here.last = time.monotonic()
     _here.lines = []
+    _here.passed = _here.failed = 0
     try:
         function()
     except Exception as error:  # the other parts are worth running even so
@@ -86,11 +92,24 @@ def part(function):
             say("--- log of %s\n%s" % (machine.id, machine.text("log")[-2000:]))
             say("--- console of %s\n%s" % (machine.id, machine.text("serial")[-2000:]))
     finally:
+        broken = _here.failed and broken_by_emulation()
         for machine in Machine.of_this_part():
             machine.close()
-    title = "--- %s (%.0f s)" % (function.__doc__.strip().rstrip("."), time.monotonic() - begin)
+    _here.lines.insert(0, "--- %s (%.0f s)" % (function.__doc__.strip().rstrip("."), time.monotonic() - begin))
+    return broken
+
+
+def part(function):
+    """Run a part, count, and print what it said: once, or, where the emulator broke it, up to three times."""
+    global passed, failed
+    for left in (2, 1, 0):
+        if not attempt(function) or not left:
+            break
+        print("note: %s: the emulator broke a guest of several vCPUs: once more" % function.__name__, flush=True)
     with _lock:
-        print("\n".join([title] + _here.lines), flush=True)
+        passed += _here.passed
+        failed += _here.failed
+        print("\n".join(_here.lines), flush=True)
     _here.lines = None
 
 
@@ -163,6 +182,7 @@ class Machine:
             Machine.count += 1
             self.id = "m%d" % Machine.count
         self.thread = threading.current_thread()
+        self.vcpus = 1
         self.directory = os.path.join(Settings.work, self.id)
         os.mkdir(self.directory)
         self.socket = self.path("api.sock")
@@ -248,6 +268,7 @@ class Machine:
     # --- life ---
 
     def configure(self, vcpus=1, memory=128, drives=(), args="", serial=True, entropy=True, vsock=True, **machine):
+        self.vcpus = vcpus
         self.put("/machine-config", {"vcpu_count": vcpus, "mem_size_mib": memory, **machine})
         self.put("/boot-source", {"kernel_image_path": Settings.kernel, "initrd_path": Settings.initrd,
                                   "boot_args": Settings.boot_args + " " + args})
