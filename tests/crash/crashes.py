@@ -85,6 +85,7 @@ class World:
         self.random = chance
         self.sandboxes = []
         self.snapshots = []  # (id, token)
+        self.others = set()  # snapshots that were there before
         self.count = 0
         self.seconds = {}  # how long each transition takes when nobody is killed
 
@@ -270,7 +271,7 @@ def take_snapshots(world, token):
         status, body = api("GET", "/snapshots")
         if status != 200:
             return "snapshots: status %d" % status
-        known = {name for name, _ in world.snapshots}
+        known = world.others | {name for name, _ in world.snapshots}
         for item in body:
             name = item["snapshotID"]
             if name in known:
@@ -349,6 +350,7 @@ def main():
     world = World(random.Random(options.seed))
     hosts = options.hosts if lab_pid() else 0
     baseline = leaks.settled()
+    world.others = {item["snapshotID"] for item in api("GET", "/snapshots")[1]}
     world.fill()
     world.measure()
     dismiss_strangers(world, True)
