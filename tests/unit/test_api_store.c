@@ -228,8 +228,8 @@ static void other_keys_stay(void **state)
 	assert_int_equal(store_ensure_key(fixture->store, KEY, NULL), 0);
 	/* SHA-256 of "e2b_77". */
 	execute(fixture,
-	        "INSERT INTO teams VALUES ('second', 'Second');"
-	        "INSERT INTO api_keys VALUES "
+	        "INSERT INTO teams (id, name) VALUES ('second', 'Second');"
+	        "INSERT INTO api_keys (hash, team_id, name, created_at_ms) VALUES "
 	        "('a2e328b6155943ae6cbea35f0179f97f24f3ecf469476670c58b5b6938160099', 'second', 'first', 1)");
 	assert_int_equal(store_ensure_key(fixture->store, OTHER_KEY, NULL), 0);
 	assert_int_equal(store_team_of_key(fixture->store, "e2b_77", team), 0);

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HASH_SIZE (SHA256_DIGEST_SIZE * 2 + 1)
+#include "api/store/internal.h"
+#include "api/store/keys.h"
 
 /* One per version; never changed once released, only added to. */
 static const char *const migrations[] = {
@@ -28,6 +29,45 @@ static const char *const migrations[] = {
 	 "CREATE TABLE snapshots (build_id TEXT PRIMARY KEY, id TEXT NOT NULL, team_id TEXT NOT NULL, name "
 	 "TEXT NOT "
 	 "NULL, sandbox_id TEXT NOT NULL, created_at_ms INTEGER NOT NULL) STRICT;"),
+	/* Several teams, their users, keys, secrets and templates. */
+	("ALTER TABLE teams ADD COLUMN created_at_ms INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE teams ADD COLUMN max_sandboxes INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE teams ADD COLUMN max_vcpus INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE teams ADD COLUMN max_memory_mib INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE teams ADD COLUMN max_disk_mib INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE api_keys ADD COLUMN id TEXT NOT NULL DEFAULT '';"
+	 "ALTER TABLE api_keys ADD COLUMN created_by TEXT;"
+	 "ALTER TABLE api_keys ADD COLUMN mask_start TEXT NOT NULL DEFAULT '';"
+	 "ALTER TABLE api_keys ADD COLUMN mask_end TEXT NOT NULL DEFAULT '';"
+	 "ALTER TABLE api_keys ADD COLUMN value_length INTEGER NOT NULL DEFAULT 40;"
+	 "ALTER TABLE api_keys ADD COLUMN last_used_at_ms INTEGER NOT NULL DEFAULT 0;"
+	 "ALTER TABLE api_keys ADD COLUMN service INTEGER NOT NULL DEFAULT 0;"
+	 "UPDATE api_keys SET service = (team_id = 'default' AND name = 'first'), id = lower("
+	 "hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-a' ||"
+	 " substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)));"
+	 "CREATE UNIQUE INDEX api_keys_id ON api_keys (id);"
+	 "CREATE INDEX api_keys_team ON api_keys (team_id);"
+	 "CREATE TABLE users (id TEXT PRIMARY KEY, email TEXT) STRICT;"
+	 "CREATE TABLE members (user_id TEXT NOT NULL REFERENCES users(id), team_id TEXT NOT NULL REFERENCES"
+	 " teams(id), since_ms INTEGER NOT NULL, PRIMARY KEY (user_id, team_id)) STRICT;"
+	 "CREATE TABLE access_tokens (hash TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL"
+	 " REFERENCES users(id), name TEXT NOT NULL, mask_start TEXT NOT NULL, mask_end TEXT NOT NULL,"
+	 " value_length INTEGER NOT NULL, created_at_ms INTEGER NOT NULL, last_used_at_ms INTEGER NOT NULL)"
+	 " STRICT;"
+	 "CREATE TABLE secrets (id TEXT PRIMARY KEY, team_id TEXT NOT NULL REFERENCES teams(id), name TEXT "
+	 "NOT"
+	 " NULL, metadata TEXT NOT NULL, version INTEGER NOT NULL, created_at_ms INTEGER NOT NULL,"
+	 " updated_at_ms INTEGER NOT NULL, UNIQUE (team_id, name)) STRICT;"
+	 "CREATE TABLE secret_versions (secret_id TEXT NOT NULL REFERENCES secrets(id) ON DELETE CASCADE,"
+	 " version INTEGER NOT NULL, value BLOB NOT NULL, created_at_ms INTEGER NOT NULL, PRIMARY KEY"
+	 " (secret_id, version)) STRICT;"
+	 "CREATE TABLE templates (id TEXT PRIMARY KEY, team_id TEXT NOT NULL REFERENCES teams(id), public"
+	 " INTEGER NOT NULL, spawn_count INTEGER NOT NULL, last_spawned_at_ms INTEGER NOT NULL, updated_at_ms"
+	 " INTEGER NOT NULL) STRICT;"
+	 "CREATE TABLE team_samples (team_id TEXT NOT NULL, at_ms INTEGER NOT NULL, concurrent INTEGER NOT"
+	 " NULL, started INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (team_id, at_ms)) STRICT,"
+	 " WITHOUT ROWID;"
+	 "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"),
 };
 
 enum statement {
@@ -65,15 +105,7 @@ static const char *const statements[] = {
 	                    " ORDER BY created_at_ms DESC, build_id"),
 };
 
-struct store {
-	sqlite3 *db;
-	sqlite3_stmt *prepared[STATEMENTS];
-};
-
-static int fail(struct store *store, struct error *err, const char *what)
-{
-	return error_set(err, EIO, "%s: %s", what, sqlite3_errmsg(store->db));
-}
+_Static_assert((int)STATEMENTS <= STORE_STATEMENTS, "there must be room for all statements");
 
 /* --- opening --- */
 
@@ -97,7 +129,7 @@ static int migrate(struct store *store, struct error *err)
 		if (sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
 		    sqlite3_exec(store->db, migrations[version], NULL, NULL, NULL) != SQLITE_OK ||
 		    sqlite3_exec(store->db, done, NULL, NULL, NULL) != SQLITE_OK)
-			return fail(store, err, "bring the database up to date");
+			return store_fail(store, err, "bring the database up to date");
 	}
 	return 0;
 }
@@ -115,13 +147,13 @@ struct store *store_open(const char *path, struct error *err)
 	    sqlite3_exec(store->db,
 	                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON",
 	                 NULL, NULL, NULL) != SQLITE_OK)
-		fail(store, err, path);
+		store_fail(store, err, path);
 	else
 		ret = migrate(store, err);
 	for (int i = 0; ret == 0 && i < STATEMENTS; i++)
 		if (sqlite3_prepare_v3(store->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT,
 		                       &store->prepared[i], NULL) != SQLITE_OK)
-			ret = fail(store, err, "prepare a statement");
+			ret = store_fail(store, err, "prepare a statement");
 	if (ret < 0) {
 		store_close(store);
 		return NULL;
@@ -141,7 +173,7 @@ void store_close(struct store *store)
 
 /* --- keys and teams --- */
 
-static void hash_key(const char *key, char hash[HASH_SIZE])
+void store_hash(const char *key, char hash[STORE_HASH_SIZE])
 {
 	unsigned char digest[SHA256_DIGEST_SIZE];
 	struct sha256_ctx sha;
@@ -155,22 +187,42 @@ static void hash_key(const char *key, char hash[HASH_SIZE])
 
 int store_ensure_key(struct store *store, const char *key, struct error *err)
 {
-	char hash[HASH_SIZE];
+	char hash[STORE_HASH_SIZE];
+	const char *digits = strncmp(key, "e2b_", 4) == 0 ? key + 4 : key;
+	size_t length = strlen(digits);
+	char start[8] = "";
+	const char *end = "";
+	char user_id[40];
+	char id[40];
 	char *sql;
 	int code;
 
-	hash_key(key, hash);
+	/* A short one would be shown whole. */
+	if (length >= 16) {
+		(void)snprintf(start, sizeof(start), "%.2s", digits);
+		end = digits + length - 4;
+	}
+	random_uuid(user_id);
+	random_uuid(id);
+	store_hash(key, hash);
 	sql = sqlite3_mprintf(
 	        "BEGIN IMMEDIATE;"
-	        "INSERT OR IGNORE INTO teams VALUES ('default', 'Default');"
-	        "DELETE FROM api_keys WHERE name = 'first' AND team_id = 'default' AND hash <> %Q;"
-	        "INSERT OR IGNORE INTO api_keys VALUES (%Q, 'default', 'first', %lld); COMMIT",
-	        hash, hash, (long long)time_wall_ms());
+	        "INSERT OR IGNORE INTO teams (id, name) VALUES ('" STORE_FIRST_TEAM "', 'Default');"
+	        "INSERT OR IGNORE INTO users SELECT %Q, NULL WHERE NOT EXISTS (SELECT 1 FROM members WHERE "
+	        "team_id = '" STORE_FIRST_TEAM "');"
+	        "INSERT OR IGNORE INTO members SELECT id, '" STORE_FIRST_TEAM "', 0 FROM users WHERE id = %Q;"
+	        "DELETE FROM api_keys WHERE service AND hash <> %Q;"
+	        "INSERT INTO api_keys (hash, team_id, name, created_at_ms, id, mask_start, mask_end, "
+	        "value_length, service) VALUES (%Q, '" STORE_FIRST_TEAM "', 'first', %lld, %Q, %Q, %Q, %d, 1)"
+	        " ON CONFLICT (hash) DO UPDATE SET mask_start = excluded.mask_start, mask_end = "
+	        "excluded.mask_end, value_length = excluded.value_length, service = 1, team_id = "
+	        "excluded.team_id; COMMIT",
+	        user_id, user_id, hash, hash, (long long)time_wall_ms(), id, start, end, (int)length);
 	code = sql ? sqlite3_exec(store->db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
 	sqlite3_free(sql);
 	if (code == SQLITE_OK)
 		return 0;
-	fail(store, err, "store the key");
+	store_fail(store, err, "store the key");
 	(void)sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL); /* when none is open: no matter */
 	return -EIO;
 }
@@ -197,9 +249,9 @@ static int select_text(struct store *store, enum statement which, const char *pa
 
 int store_team_of_key(struct store *store, const char *key, char team_id[64])
 {
-	char hash[HASH_SIZE];
+	char hash[STORE_HASH_SIZE];
 
-	hash_key(key, hash);
+	store_hash(key, hash);
 	return select_text(store, TEAM_OF_KEY, hash, team_id, 64);
 }
 
@@ -230,7 +282,7 @@ int store_put_sandbox(struct store *store, const struct record *record, struct e
 	code = sqlite3_step(statement);
 	(void)sqlite3_reset(statement);
 	(void)sqlite3_clear_bindings(statement);
-	return code == SQLITE_DONE ? 0 : fail(store, err, "store the sandbox");
+	return code == SQLITE_DONE ? 0 : store_fail(store, err, "store the sandbox");
 }
 
 int store_delete_sandbox(struct store *store, const char *id, struct error *err)
@@ -241,7 +293,7 @@ int store_delete_sandbox(struct store *store, const char *id, struct error *err)
 	(void)sqlite3_bind_text(statement, 1, id, -1, SQLITE_STATIC);
 	code = sqlite3_step(statement);
 	(void)sqlite3_reset(statement);
-	return code == SQLITE_DONE ? 0 : fail(store, err, "forget the sandbox");
+	return code == SQLITE_DONE ? 0 : store_fail(store, err, "forget the sandbox");
 }
 
 static void copy_column(sqlite3_stmt *query, int column, char *to, size_t size)
@@ -297,7 +349,7 @@ int store_load_sandboxes(struct store *store, void (*take)(void *context, struct
 			take(context, record);
 	}
 	(void)sqlite3_finalize(query);
-	return code == SQLITE_DONE ? 0 : fail(store, err, "load the sandboxes");
+	return code == SQLITE_DONE ? 0 : store_fail(store, err, "load the sandboxes");
 }
 
 /* --- snapshots --- */
@@ -308,7 +360,7 @@ static int run(struct store *store, sqlite3_stmt *statement, const char *what, s
 
 	(void)sqlite3_reset(statement);
 	(void)sqlite3_clear_bindings(statement);
-	return code == SQLITE_DONE ? 0 : fail(store, err, what);
+	return code == SQLITE_DONE ? 0 : store_fail(store, err, what);
 }
 
 int store_put_snapshot(struct store *store, const struct snapshot *snapshot, struct error *err)
@@ -351,7 +403,7 @@ int store_list_snapshots(struct store *store, const char *team_id,
 			break;
 	}
 	(void)sqlite3_reset(statement);
-	return code == SQLITE_DONE || code == SQLITE_ROW ? 0 : fail(store, err, "list the snapshots");
+	return code == SQLITE_DONE || code == SQLITE_ROW ? 0 : store_fail(store, err, "list the snapshots");
 }
 
 int store_find_snapshot(struct store *store, const char *team_id, const char *name, char build_id[40])

@@ -7,6 +7,11 @@
 
 #include "api/registry.h"
 
+#define STORE_HASH_SIZE 65 /* SHA-256 in hex, and the NUL */
+
+/* What is kept of a secret that clients show: its SHA-256. */
+void store_hash(const char *text, char hash[STORE_HASH_SIZE]);
+
 /* Open or make the database. NULL with `err`. */
 struct store *store_open(const char *path, struct error *err);
 void store_close(struct store *store);

@@ -1,0 +1,176 @@
+/* How much a key may ask, and how much a team may have. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/control.h"
+
+#define CALLERS_MAX 10000 /* remembered at a time; whose bucket is full again needs none */
+
+/* --- how often: a bucket of tokens per key --- */
+
+struct caller {
+	struct list link;
+	char id[40];
+	double tokens;
+	int64_t filled_us;
+};
+
+static void fill(const struct control *control, struct caller *caller, int64_t now_us)
+{
+	caller->tokens += (double)(now_us - caller->filled_us) / 1e6 * control->rate;
+	if (caller->tokens > control->burst)
+		caller->tokens = control->burst;
+	caller->filled_us = now_us;
+}
+
+/* Who asked last is first. */
+static struct caller *find_caller(struct control *control, const char *id, int64_t now_us)
+{
+	struct caller *caller = NULL;
+	size_t count = 0;
+
+	list_for_each_safe (node, &control->callers) {
+		caller = list_entry(node, struct caller, link);
+		if (strcmp(caller->id, id) == 0) {
+			list_remove(&caller->link);
+			list_prepend(&control->callers, &caller->link);
+			return caller;
+		}
+		fill(control, caller, now_us);
+		if (++count > CALLERS_MAX || caller->tokens >= control->burst) {
+			list_remove(&caller->link);
+			free(caller);
+		}
+	}
+	caller = calloc(1, sizeof(*caller));
+	if (!caller)
+		return NULL;
+	(void)snprintf(caller->id, sizeof(caller->id), "%s", id);
+	caller->tokens = control->burst;
+	caller->filled_us = now_us;
+	list_prepend(&control->callers, &caller->link);
+	return caller;
+}
+
+bool control_admit(struct api *api, const char *id, struct control_allowance *ret)
+{
+	struct control *control = api->control;
+	int64_t now_us = time_monotonic_us();
+	struct caller *caller;
+	bool allowed;
+
+	*ret = (struct control_allowance){ 0 };
+	caller = control->rate ? find_caller(control, id, now_us) : NULL;
+	if (!caller)
+		return true;
+	fill(control, caller, now_us);
+	allowed = caller->tokens >= 1;
+	if (allowed)
+		caller->tokens -= 1;
+	*ret = (struct control_allowance){
+		.limit = control->burst,
+		.remaining = (unsigned)caller->tokens,
+		.reset_s = (unsigned)ceil((control->burst - caller->tokens) / control->rate),
+		.retry_s = allowed ? 0 : (unsigned)ceil((1 - caller->tokens) / control->rate),
+	};
+	return allowed;
+}
+
+/* --- how much --- */
+
+void control_usage(struct api *api, const char *team_id, struct control_usage *ret)
+{
+	*ret = (struct control_usage){ 0 };
+	list_for_each (node, registry_all(api->registry)) {
+		const struct record *record = list_entry(node, struct record, all);
+
+		if (team_id && strcmp(record->team_id, team_id) != 0)
+			continue;
+		if (record->running && !record_is_running(record) && !record_is_paused(record))
+			continue; /* its time is over */
+		ret->disk_mib += record->disk_mib;
+		if (record_is_paused(record) && !record->waking)
+			continue;
+		ret->sandboxes++;
+		ret->starting += !record->running;
+		ret->vcpus += record->vcpu_count;
+		ret->memory_mib += record->memory_mib;
+	}
+}
+
+static int check(const struct limits *limits, const struct control_usage *usage, struct error *err)
+{
+	const struct {
+		int64_t limit;
+		int64_t used;
+		const char *message;
+	} all[] = {
+		{ limits->sandboxes, usage->sandboxes,
+		  "you have reached the maximum number of concurrent E2B sandboxes (%lld)" },
+		{ limits->vcpus, usage->vcpus,
+		  "you have reached the maximum number of vCPUs of concurrent sandboxes (%lld)" },
+		{ limits->memory_mib, usage->memory_mib,
+		  "you have reached the maximum memory of concurrent sandboxes (%lld MiB)" },
+		{ limits->disk_mib, usage->disk_mib,
+		  "you have reached the maximum disk space of sandboxes, paused ones included (%lld MiB)" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		char message[160];
+
+		if (!all[i].limit || all[i].used <= all[i].limit)
+			continue;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+		(void)snprintf(message, sizeof(message), all[i].message, (long long)all[i].limit);
+#pragma GCC diagnostic pop
+		return error_set(err, EDQUOT, "%s", message);
+	}
+	return 0;
+}
+
+static bool has_limits(const struct limits *limits)
+{
+	return limits->sandboxes || limits->vcpus || limits->memory_mib || limits->disk_mib;
+}
+
+int control_check_limits(struct api *api, const char *team_id, struct error *err)
+{
+	struct control_usage usage;
+	struct team team = { 0 };
+	int ret = store_find_team(api->store, team_id, &team, err);
+
+	if (ret < 0 || !has_limits(&team.limits))
+		return ret;
+	control_usage(api, team_id, &usage);
+	return check(&team.limits, &usage, err);
+}
+
+int control_may_start(struct api *api, const char *team_id, unsigned count, const struct record *size,
+                      struct error *err)
+{
+	static const struct record smallest = { .vcpu_count = 1, .memory_mib = 128, .disk_mib = 64 };
+	struct control_usage usage;
+	struct team team = { 0 };
+	int ret;
+
+	if (api->control->status != NODE_READY)
+		return error_set(err, EBUSY, "the node is %s and takes no new sandboxes",
+		                 control_status_name(api->control->status));
+	ret = store_find_team(api->store, team_id, &team, err);
+	if (ret < 0 || !has_limits(&team.limits))
+		return ret;
+	if (!size)
+		size = &smallest;
+	control_usage(api, team_id, &usage);
+	usage.sandboxes += count;
+	usage.vcpus += (int64_t)count * size->vcpu_count;
+	usage.memory_mib += (int64_t)count * size->memory_mib;
+	/* The disk of a paused one is counted already. */
+	if (!record_is_paused(size))
+		usage.disk_mib += (int64_t)count * size->disk_mib;
+	return check(&team.limits, &usage, err);
+}
