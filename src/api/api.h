@@ -16,6 +16,7 @@
 #define API_ENVD_VERSION "0.6.13" /* told to clients: their feature gates look at it */
 #define API_TIMEOUT_MAX  86400    /* seconds a sandbox may be asked to live */
 
+struct control;
 struct registry;
 struct store;
 
@@ -24,6 +25,7 @@ struct api {
 	const char *run; /* runtime directory: the node's socket is in it */
 	struct store *store;
 	struct registry *registry;
+	struct control *control; /* control.h */
 	struct http_server *server;
 	struct http_client *node;     /* to the node */
 	struct http_client *upstream; /* into sandboxes */

@@ -60,13 +60,12 @@ int control_load(struct api *api, const struct control_options *options, struct 
 	if (!control)
 		return error_errno(err, ENOMEM, "start");
 	api->control = control;
-	list_init(&control->callers);
+	for (size_t i = 0; i < ARRAY_SIZE(control->callers); i++)
+		list_init(&control->callers[i]);
 	list_init(&control->starts);
 	(void)snprintf(control->data, sizeof(control->data), "%s", options->data);
 	control->rate = options->unlimited ? 0 : options->rate ? options->rate : CONTROL_RATE;
-	control->burst = options->burst  ? options->burst
-	                 : options->rate ? options->rate
-	                                 : CONTROL_BURST;
+	control->burst = options->burst ? options->burst : options->rate ? options->rate : CONTROL_BURST;
 	control->sample_s = options->sample_s ? options->sample_s : CONTROL_SAMPLE_S;
 	control->status_since_ms = time_wall_ms();
 	random_uuid(control->instance);
@@ -77,8 +76,8 @@ int control_load(struct api *api, const struct control_options *options, struct 
 		return error_wrap(err, "the admin token");
 	store_hash(text, control->admin_hash);
 	(void)snprintf(path, sizeof(path), "%.250s/secrets-key", options->data);
-	ret = read_or_make(options->secrets_key_file ? options->secrets_key_file : path, CONTROL_SECRETS_BYTES,
-	                   text, err);
+	ret = read_or_make(options->secrets_key_file ? options->secrets_key_file : path,
+	                   CONTROL_SECRETS_BYTES, text, err);
 	if (ret == 0 && parse_hex(text, control->secrets_key, CONTROL_SECRETS_BYTES) < 0)
 		ret = error_set(err, EINVAL, "the file must hold %d hexadecimal digits",
 		                2 * CONTROL_SECRETS_BYTES);
@@ -186,6 +185,17 @@ void control_note_start(struct api *api, const char *team_id)
 void control_note_failure(struct api *api)
 {
 	api->control->failures++;
+}
+
+void control_starts(struct api *api, const char *team_id, struct sample *sample)
+{
+	sample->seconds = (double)(time_monotonic_us() - api->control->sampled_us) / 1e6;
+	list_for_each (node, &api->control->starts) {
+		const struct team_starts *starts = list_entry(node, struct team_starts, link);
+
+		if (strcmp(starts->team_id, team_id) == 0)
+			sample->started = starts->started;
+	}
 }
 
 /* One row for each team that has or had something; after nothing twice it is left out. */

@@ -7,12 +7,14 @@
 #include "api/api.h"
 #include "api/registry.h"
 #include "api/store/keys.h"
+#include "api/store/settings.h"
 
 #define CONTROL_RATE          1000 /* requests a second per key, when no option says otherwise */
 #define CONTROL_BURST         5000
 #define CONTROL_SAMPLE_S      30
 #define CONTROL_SAMPLES_DAYS  7
 #define CONTROL_SECRETS_BYTES 32
+#define CONTROL_CALLERS       256
 
 enum node_status {
 	NODE_READY,
@@ -40,8 +42,8 @@ struct control {
 	unsigned rate; /* 0: no limit */
 	unsigned burst;
 	unsigned sample_s;
-	struct list callers; /* struct caller */
-	struct list starts;  /* struct team_starts, since the last sample */
+	struct list callers[CONTROL_CALLERS]; /* struct caller */
+	struct list starts;                   /* struct team_starts, since the last sample */
 	uv_timer_t sampling;
 	int64_t sampled_us;
 	enum node_status status;
@@ -82,6 +84,9 @@ int control_check_limits(struct api *api, const char *team_id, struct error *err
 /* A sandbox of the team began; one could not be made. */
 void control_note_start(struct api *api, const char *team_id);
 void control_note_failure(struct api *api);
+
+/* The starts of a team since the last sample, and how long ago that was, into `sample`. */
+void control_starts(struct api *api, const char *team_id, struct sample *sample);
 
 /* How many sandboxes of a team run (NULL: of all), and with `ret` what they take. */
 struct control_usage {

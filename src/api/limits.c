@@ -7,8 +7,6 @@
 
 #include "api/control.h"
 
-#define CALLERS_MAX 10000 /* remembered at a time; whose bucket is full again needs none */
-
 /* --- how often: a bucket of tokens per key --- */
 
 struct caller {
@@ -26,21 +24,27 @@ static void fill(const struct control *control, struct caller *caller, int64_t n
 	caller->filled_us = now_us;
 }
 
-/* Who asked last is first. */
+/* Ids are UUIDs: their first digits spread them. Whose bucket is full again need not be remembered. */
+static struct list *callers_of(struct control *control, const char *id)
+{
+	unsigned index = 0;
+
+	for (size_t i = 0; i < 2 && id[i]; i++)
+		index = index * 16 + (unsigned)(id[i] <= '9' ? id[i] : id[i] + 9) % 16;
+	return &control->callers[index % CONTROL_CALLERS];
+}
+
 static struct caller *find_caller(struct control *control, const char *id, int64_t now_us)
 {
-	struct caller *caller = NULL;
-	size_t count = 0;
+	struct list *callers = callers_of(control, id);
+	struct caller *caller;
 
-	list_for_each_safe (node, &control->callers) {
+	list_for_each_safe (node, callers) {
 		caller = list_entry(node, struct caller, link);
-		if (strcmp(caller->id, id) == 0) {
-			list_remove(&caller->link);
-			list_prepend(&control->callers, &caller->link);
-			return caller;
-		}
 		fill(control, caller, now_us);
-		if (++count > CALLERS_MAX || caller->tokens >= control->burst) {
+		if (strcmp(caller->id, id) == 0)
+			return caller;
+		if (caller->tokens >= control->burst) {
 			list_remove(&caller->link);
 			free(caller);
 		}
@@ -51,7 +55,7 @@ static struct caller *find_caller(struct control *control, const char *id, int64
 	(void)snprintf(caller->id, sizeof(caller->id), "%s", id);
 	caller->tokens = control->burst;
 	caller->filled_us = now_us;
-	list_prepend(&control->callers, &caller->link);
+	list_append(callers, &caller->link);
 	return caller;
 }
 
@@ -66,7 +70,6 @@ bool control_admit(struct api *api, const char *id, struct control_allowance *re
 	caller = control->rate ? find_caller(control, id, now_us) : NULL;
 	if (!caller)
 		return true;
-	fill(control, caller, now_us);
 	allowed = caller->tokens >= 1;
 	if (allowed)
 		caller->tokens -= 1;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "api/api.h"
+#include "api/control.h"
 #include "api/edge/edge.h"
 #include "api/registry.h"
 #include "api/rest/rest.h"
@@ -28,6 +29,8 @@ struct options {
 	const char *run;
 	const char *data;
 	const char *key_file;
+	bool routes; /* print them and end */
+	struct control_options control;
 	char ip[64];
 	uint16_t port;
 };
@@ -51,12 +54,45 @@ static int parse_listen(const char *text, struct options *options)
 	return 0;
 }
 
+static int parse_number(const char *text, unsigned long maximum, unsigned *ret)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (end == text || *end || value == 0 || value > maximum)
+		return -EINVAL;
+	*ret = (unsigned)value;
+	return 0;
+}
+
+/* "none", or requests a second and how many at once: "100:500". */
+static int parse_rate(const char *text, struct control_options *options)
+{
+	char rate[16];
+	const char *colon = strchr(text, ':');
+
+	options->unlimited = strcmp(text, "none") == 0;
+	if (options->unlimited)
+		return 0;
+	if (!colon || (size_t)(colon - text) >= sizeof(rate))
+		return -EINVAL;
+	(void)snprintf(rate, sizeof(rate), "%.*s", (int)(colon - text), text);
+	if (parse_number(rate, 1000000, &options->rate) < 0)
+		return -EINVAL;
+	return parse_number(colon + 1, 1000000, &options->burst);
+}
+
 static int parse_options(int argc, char **argv, struct options *options)
 {
 	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
 		                               { "data", required_argument, NULL, 'd' },
 		                               { "listen", required_argument, NULL, 'l' },
 		                               { "key-file", required_argument, NULL, 'k' },
+		                               { "admin-token-file", required_argument, NULL, 'a' },
+		                               { "secrets-key-file", required_argument, NULL, 's' },
+		                               { "rate-limit", required_argument, NULL, 'R' },
+		                               { "sample-seconds", required_argument, NULL, 'S' },
+		                               { "routes", no_argument, NULL, 'p' },
 		                               { 0 } };
 	int option;
 
@@ -75,6 +111,23 @@ static int parse_options(int argc, char **argv, struct options *options)
 		case 'k':
 			options->key_file = optarg;
 			break;
+		case 'a':
+			options->control.admin_token_file = optarg;
+			break;
+		case 's':
+			options->control.secrets_key_file = optarg;
+			break;
+		case 'R':
+			if (parse_rate(optarg, &options->control) < 0)
+				return -EINVAL;
+			break;
+		case 'S':
+			if (parse_number(optarg, 86400, &options->control.sample_s) < 0)
+				return -EINVAL;
+			break;
+		case 'p':
+			options->routes = true;
+			return 0;
 		default:
 			return -EINVAL;
 		}
@@ -131,6 +184,8 @@ static int start(struct api *api, const struct options *options, struct error *e
 	umask(0077);
 	if (ret == 0)
 		ret = file_make_directories(directory, 0700, err);
+	if (ret == 0)
+		ret = control_load(api, &options->control, err);
 	if (ret < 0)
 		return ret;
 	api->server = http_server_new(api->loop, &server);
@@ -144,7 +199,7 @@ static int start(struct api *api, const struct options *options, struct error *e
 	if (!api->store || store_ensure_key(api->store, key, err) < 0)
 		return -EIO;
 	api->registry = registry_new(api->store, err);
-	return api->registry ? 0 : -EIO;
+	return api->registry ? control_start(api, err) : -EIO;
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -161,9 +216,17 @@ int main(int argc, char **argv)
 	struct error err = { 0 };
 
 	if (parse_options(argc, argv, &options) < 0) {
-		fputs("usage: atoll-api --run DIR --data DIR --listen IP:PORT --key-file FILE\n", stderr);
+		fputs("usage: atoll-api --run DIR --data DIR --listen IP:PORT --key-file FILE"
+		      " [--admin-token-file FILE] [--secrets-key-file FILE] [--rate-limit RATE:BURST|none]"
+		      " [--sample-seconds N]\n       atoll-api --routes\n",
+		      stderr);
 		return 2;
 	}
+	if (options.routes) {
+		rest_print_routes(stdout);
+		return EXIT_SUCCESS;
+	}
+	options.control.data = options.data;
 	log_init("api", LOG_LEVEL_INFO);
 	api.loop = uv_default_loop();
 	api.run = options.run;

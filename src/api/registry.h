@@ -22,6 +22,7 @@ struct record {
 	bool paused;        /* only its files are; neither: the node was asked and has not answered */
 	bool auto_pause;    /* at its end, instead of a kill */
 	bool auto_resume;   /* by traffic */
+	bool waking;        /* asked to resume; not stored */
 	int64_t changed_ms; /* when the state was last heard of or changed; not stored */
 };
 

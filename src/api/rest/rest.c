@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/store/store.h"
-
 #define BODY_LIMIT (1024 * 1024)
 
 /* '*' stands for one segment. "/v2" before a path is a newer version of the same. */
@@ -34,7 +32,46 @@ static const struct route {
 	{ "GET", "/snapshots", snapshots_list },
 	{ "GET", "/templates", templates_list },
 	{ "GET", "/templates/aliases/*", templates_get_alias },
+	{ "GET", "/teams/*/metrics", teams_metrics },
+	{ "GET", "/teams/*/metrics/max", teams_metrics_max },
+};
+
+static const struct route user_routes[] = {
+	{ "POST", "/access-tokens", tokens_create },
+	{ "DELETE", "/access-tokens/*", tokens_delete },
+};
+
+static const struct route user_or_key_routes[] = {
 	{ "GET", "/teams", teams_list },
+};
+
+static const struct route team_user_routes[] = {
+	{ "GET", "/api-keys", keys_list },
+	{ "POST", "/api-keys", keys_create },
+	{ "PATCH", "/api-keys/*", keys_rename },
+	{ "DELETE", "/api-keys/*", keys_delete },
+};
+
+static const struct route admin_routes[] = {
+	{ "GET", "/admin/teams", teams_admin_list },
+	{ "POST", "/admin/teams", teams_admin_create },
+	{ "PATCH", "/admin/teams/*", teams_admin_update },
+	{ "POST", "/admin/teams/*/api-keys", keys_admin_create },
+	{ "DELETE", "/admin/teams/*/api-keys/*", keys_admin_delete },
+	{ "POST", "/admin/teams/*/access-tokens", tokens_admin_create },
+};
+
+/* Who may use them: rest.h. Most are a team's. */
+static const struct {
+	const char *who;
+	const struct route *routes;
+	size_t count;
+} tables[] = {
+	[WHO_TEAM] = { "team", routes, ARRAY_SIZE(routes) },
+	[WHO_USER] = { "user", user_routes, ARRAY_SIZE(user_routes) },
+	[WHO_USER_OR_KEY] = { "user-or-key", user_or_key_routes, ARRAY_SIZE(user_or_key_routes) },
+	[WHO_TEAM_USER] = { "team-user", team_user_routes, ARRAY_SIZE(team_user_routes) },
+	[WHO_ADMIN] = { "admin", admin_routes, ARRAY_SIZE(admin_routes) },
 };
 
 /* --- ending --- */
@@ -143,60 +180,69 @@ struct record *rest_find_any(struct rest_call *call)
 
 /* --- beginning --- */
 
-/* Match a path against a route's; the segment under '*' goes to `id`. */
-static bool path_matches(const char *pattern, const char *path, char id[128])
+static void keep_segment(struct rest_call *call, const char *text)
 {
-	while (*pattern && *path) {
-		if (*pattern == '*') {
-			size_t size = strcspn(path, "/");
+	if (call->reference[0])
+		(void)snprintf(call->outer, sizeof(call->outer), "%s", call->id);
+	(void)snprintf(call->reference, sizeof(call->reference), "%s", text);
+	(void)snprintf(call->id, sizeof(call->id), "%s", text);
+}
 
-			if (size == 0 || size >= 128)
+/* Match a path as it was sent against a route's; the decoded segments under '*' go to the call. A segment may
+ * hold a slash, as %2F. */
+static bool path_matches(const char *pattern, const char *path, struct rest_call *call)
+{
+	call->reference[0] = call->id[0] = call->outer[0] = '\0';
+	while (*pattern && *path && *path != '?') {
+		if (*pattern == '*') {
+			cleanup_buffer struct buffer segment = { .limit = sizeof(call->reference) - 1 };
+			size_t size = strcspn(path, "/?");
+
+			if (size == 0 || percent_decode(&segment, path, size, 0) < 0)
 				return false;
-			(void)snprintf(id, 128, "%.*s", (int)size, path);
+			keep_segment(call, segment.data);
 			path += size;
 			pattern++;
 		} else if (*pattern++ != *path++) {
 			return false;
 		}
 	}
-	return !*pattern && !*path;
+	return !*pattern && (!*path || *path == '?');
 }
 
 /* `allow` gets the methods of the path's routes when none of them is the request's. */
 static const struct route *find_route(const struct http_exchange *exchange, struct rest_call *call,
-                                      char allow[64])
+                                      enum rest_who *ret_who, char allow[64])
 {
-	const char *path = http_request_path(exchange);
+	const char *path = http_request_target(exchange);
 	size_t used = 0;
 
 	allow[0] = '\0';
 	call->version2 = strncmp(path, "/v2/", 4) == 0;
 	if (call->version2)
 		path += 3;
-	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
-		if (!path_matches(routes[i].path, path, call->id))
-			continue;
-		if (strcmp(routes[i].method, http_request_method(exchange)) == 0)
-			return &routes[i];
-		if (used < 48 && !strstr(allow, routes[i].method))
-			used += (size_t)snprintf(allow + used, 64 - used, "%s%s", used ? ", " : "",
-			                         routes[i].method);
+	for (*ret_who = 0; *ret_who < ARRAY_SIZE(tables); (*ret_who)++) {
+		for (size_t i = 0; i < tables[*ret_who].count; i++) {
+			const struct route *route = &tables[*ret_who].routes[i];
+
+			if (!path_matches(route->path, path, call))
+				continue;
+			if (strcmp(route->method, http_request_method(exchange)) == 0)
+				return route;
+			if (used < 48 && !strstr(allow, route->method))
+				used += (size_t)snprintf(allow + used, 64 - used, "%s%s", used ? ", " : "",
+				                         route->method);
+		}
 	}
 	return NULL;
 }
 
-static bool authenticate(struct rest_call *call)
+void rest_print_routes(FILE *to)
 {
-	const char *key = http_request_header(call->exchange, "X-API-KEY");
-	int ret = key ? store_team_of_key(call->api->store, key, call->team_id) : -ENOENT;
-
-	if (!key)
-		rest_fail(call, 401, "Missing API key: send it in the X-API-KEY header");
-	else if (ret == -ENOENT)
-		rest_fail(call, 401, "Invalid API key");
-	else if (ret < 0)
-		rest_fail(call, 500, "the key cannot be checked");
-	return ret == 0;
+	for (size_t who = 0; who < ARRAY_SIZE(tables); who++)
+		for (size_t i = 0; i < tables[who].count; i++)
+			(void)fprintf(to, "%s %s %s\n", tables[who].routes[i].method,
+			              tables[who].routes[i].path, tables[who].who);
 }
 
 static void on_gone(struct http_exchange *exchange, void *context)
@@ -212,6 +258,7 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	struct rest_call *call = calloc(1, sizeof(*call));
 	struct error err = { 0 };
 	const struct route *route;
+	enum rest_who who;
 	char allow[64];
 
 	if (!call) {
@@ -221,7 +268,7 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	call->api = context;
 	call->exchange = exchange;
 	http_exchange_on_close(exchange, on_gone, call);
-	route = find_route(exchange, call, allow);
+	route = find_route(exchange, call, &who, allow);
 	if (!route) {
 		if (allow[0])
 			http_reply_header(exchange, "Allow", allow);
@@ -229,7 +276,7 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		          allow[0] ? "this method is not allowed here" : "no such endpoint");
 		return;
 	}
-	if (!authenticate(call))
+	if (!rest_authenticate(call, who))
 		return;
 	if (size && json_parse_object(data, size, &call->body, &err) < 0) {
 		rest_fail(call, 400, "Error parsing the request: %s", err.message);

@@ -6,20 +6,61 @@
  */
 #pragma once
 
+#include <stdio.h>
+
 #include "api/api.h"
 #include "api/registry.h"
+#include "api/store/keys.h"
 
 struct rest_call {
 	struct api *api;
 	struct http_exchange *exchange; /* NULL: the client is gone */
 	char team_id[64];
-	char id[128];        /* what stands for the '*' in the route's path */
+	char key_id[40];     /* of the API key or access token that was sent; "": the admin's */
+	char user_id[40];    /* an access token's */
+	bool admin;          /* the admin token was sent */
+	char id[128];        /* what stands for the last '*' in the route's path */
+	char outer[128];     /* the same for the first of two */
+	char reference[400]; /* as id, which it may be too long for: a snapshot's name with its team */
 	json_t *body;        /* an object, never NULL */
 	bool version2;       /* the path began with /v2 */
 	char sandbox_id[64]; /* of a create that goes on */
 	int64_t number;      /* a handler's own */
 	void *own;           /* likewise; its owner frees it */
 };
+
+/* Who may use an endpoint. */
+enum rest_who {
+	WHO_TEAM,        /* an API key; or an access token or the admin token, with a team */
+	WHO_USER,        /* an access token */
+	WHO_USER_OR_KEY, /* one of these */
+	WHO_TEAM_USER,   /* an access token or the admin token, with a team: API keys make no API keys */
+	WHO_ADMIN,       /* the admin token */
+};
+
+/* Find out who asks, and whether that is too often. False: the call has been answered. */
+bool rest_authenticate(struct rest_call *call, enum rest_who who);
+
+/* May the caller's team start `count` more of this size (NULL: not known)? False: the call has been answered.
+ */
+bool rest_may_start(struct rest_call *call, unsigned count, const struct record *size);
+
+/* Print the routes, one a line: method, path, who. */
+void rest_print_routes(FILE *to);
+
+/* A page of a list: `limit` (1 to 100, else 100) from `first` on, by the query. False: the call has been
+ * answered. */
+struct rest_page {
+	long first;
+	long limit;
+};
+bool rest_read_page(struct rest_call *call, struct rest_page *ret);
+
+/* Say where the next page begins. */
+void rest_more(struct rest_call *call, const struct rest_page *page);
+
+/* A required text of a body: 1 to 127 bytes without control characters. NULL: the call has been answered. */
+const char *rest_read_name(struct rest_call *call, const char *key);
 
 /* Serve a request. */
 void rest_route(struct api *api, struct http_exchange *exchange);
@@ -51,6 +92,10 @@ struct record *sandboxes_new_record(const char *team_id, const char *template, b
 /* What asks the node for it, from `template` (a name, or a build's id). New reference. */
 json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars);
 
+/* What a new key or token is told as, with its text; what one is listed as. New references. */
+json_t *keys_created(const struct key *key, const char *prefix, const char *text);
+json_t *keys_entry(const struct key *key, const char *prefix);
+
 /* Handlers, by subject. */
 void sandboxes_create(struct rest_call *call);
 void sandboxes_list(struct rest_call *call);
@@ -71,4 +116,18 @@ void fork_create(struct rest_call *call);
 void templates_list(struct rest_call *call);
 void templates_get_alias(struct rest_call *call);
 void teams_list(struct rest_call *call);
+void teams_metrics(struct rest_call *call);
+void teams_metrics_max(struct rest_call *call);
+void teams_admin_list(struct rest_call *call);
+void teams_admin_create(struct rest_call *call);
+void teams_admin_update(struct rest_call *call);
+void keys_list(struct rest_call *call);
+void keys_create(struct rest_call *call);
+void keys_rename(struct rest_call *call);
+void keys_delete(struct rest_call *call);
+void keys_admin_create(struct rest_call *call);
+void keys_admin_delete(struct rest_call *call);
+void tokens_create(struct rest_call *call);
+void tokens_delete(struct rest_call *call);
+void tokens_admin_create(struct rest_call *call);
 void rest_not_yet(struct rest_call *call);

@@ -7,8 +7,6 @@
 #include "api/rest/rest.h"
 #include "api/store/store.h"
 
-#define LIMIT_MAX 100
-
 /* A name is qualified by the team; what has none goes by its id. */
 static json_t *snapshot_info(const struct snapshot *snapshot)
 {
@@ -122,42 +120,24 @@ static bool take(void *context, const struct snapshot *snapshot)
 	return true;
 }
 
-/* Of the query: a number from `minimum` to `maximum`. */
-static int read_number(const char *text, long minimum, long maximum, long *ret)
-{
-	char *end = NULL;
-
-	if (!text)
-		return 0;
-	*ret = strtol(text, &end, 10);
-	return end == text || *end || *ret < minimum || *ret > maximum ? -EINVAL : 0;
-}
-
 void snapshots_list(struct rest_call *call)
 {
-	struct listing listing = { .limit = LIMIT_MAX,
-		                   .sandbox_id = http_request_query(call->exchange, "sandboxID"),
+	struct listing listing = { .sandbox_id = http_request_query(call->exchange, "sandboxID"),
 		                   .name = http_request_query(call->exchange, "name") };
 	struct error err = { 0 };
-	long first = 0;
-	char token[32];
+	struct rest_page page;
 
-	if (read_number(http_request_query(call->exchange, "limit"), 1, LIMIT_MAX, &listing.limit) < 0 ||
-	    read_number(http_request_query(call->exchange, "nextToken"), 1, 1000000, &first) < 0) {
-		rest_fail(call, 400, "limit must be between 1 and %d, and nextToken one that was given",
-		          LIMIT_MAX);
+	if (!rest_read_page(call, &page))
 		return;
-	}
-	listing.skip = first;
+	listing.skip = page.first;
+	listing.limit = page.limit;
 	listing.page = json_array();
 	if (store_list_snapshots(call->api->store, call->team_id, take, &listing, &err) < 0) {
 		json_decref(listing.page);
 		rest_fail(call, 500, "%s", err.message);
 		return;
 	}
-	if (listing.more) {
-		(void)snprintf(token, sizeof(token), "%ld", first + listing.limit);
-		http_reply_header(call->exchange, "X-Next-Token", token);
-	}
+	if (listing.more)
+		rest_more(call, &page);
 	rest_reply(call, 200, listing.page);
 }

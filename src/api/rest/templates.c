@@ -70,14 +70,3 @@ void templates_get_alias(struct rest_call *call)
 {
 	api_call_node(call->api, "GET", "/v1/templates", NULL, on_alias, call);
 }
-
-void teams_list(struct rest_call *call)
-{
-	char name[128] = "";
-
-	(void)store_team_name(call->api->store, call->team_id, name);
-	/* The key is kept as a hash: it cannot be shown again. */
-	rest_reply(call, 200,
-	           json_pack("[{s:s,s:s,s:s,s:b}]", "teamID", call->team_id, "name", name, "apiKey", "",
-	                     "isDefault", 1));
-}

@@ -18,10 +18,11 @@ int store_get_setting(struct store *store, const char *name, char *value, size_t
 
 int store_put_setting(struct store *store, const char *name, const char *value, struct error *err)
 {
-	int ret = store_execute(store, err,
-	                        "INSERT INTO settings VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value ="
-	                        " excluded.value",
-	                        "ss", name, value);
+	int ret =
+	        store_execute(store, err,
+	                      "INSERT INTO settings VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value ="
+	                      " excluded.value",
+	                      "ss", name, value);
 
 	return ret < 0 ? ret : 0;
 }

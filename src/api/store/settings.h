@@ -15,7 +15,8 @@ struct sample {
 	double seconds;  /* ago that it was */
 };
 
-int store_put_sample(struct store *store, const char *team_id, const struct sample *sample, struct error *err);
+int store_put_sample(struct store *store, const char *team_id, const struct sample *sample,
+                     struct error *err);
 int store_list_samples(struct store *store, const char *team_id, int64_t from_ms, int64_t to_ms,
                        void (*take)(void *context, const struct sample *sample), void *context,
                        struct error *err);
