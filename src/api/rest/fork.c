@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/control.h"
 #include "api/rest/rest.h"
 
 #define COUNT_MAX 100
@@ -56,6 +57,7 @@ static void on_child(int status, const char *data, size_t size, const struct err
 	struct error failure = { 0 };
 
 	if (status == 201 && record && record_take(record, answer)) {
+		control_note_start(fork->call->api, record->team_id);
 		if (registry_update(registry, record, &failure) < 0)
 			log_error("%s", failure.message);
 		(void)json_array_set_new(fork->results, child->index,
@@ -82,6 +84,10 @@ static struct record *copy_record(const struct record *model, int64_t timeout)
 	if (!record)
 		return NULL;
 	record->metadata = json_deep_copy(model->metadata);
+	/* Known before the node says so, for the team's limits. */
+	record->vcpu_count = model->vcpu_count;
+	record->memory_mib = model->memory_mib;
+	record->disk_mib = model->disk_mib;
 	record->auto_pause = model->auto_pause;
 	record->auto_resume = model->auto_resume;
 	return record;
@@ -93,6 +99,13 @@ static void start_child(struct fork *fork, const struct record *model, size_t in
 	struct record *record = copy_record(model, fork->timeout);
 	struct error err = { 0 };
 
+	if (child && record &&
+	    control_may_start(fork->call->api, model->team_id, 1, model, &err) == -EDQUOT) {
+		set_failure(fork, index, 429, err.message);
+		record_free(record);
+		free(child);
+		return;
+	}
 	if (!child || !record || registry_add(fork->call->api->registry, record, &err) < 0) {
 		set_failure(fork, index, 500, err.code ? err.message : "out of memory");
 		record_free(record);
@@ -133,6 +146,7 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 void fork_create(struct rest_call *call)
 {
 	struct fork *fork = calloc(1, sizeof(*fork));
+	const struct record *model;
 	struct error err = { 0 };
 	int64_t count = 1;
 	int64_t timeout = TIMEOUT;
@@ -145,7 +159,8 @@ void fork_create(struct rest_call *call)
 		free(fork);
 		return;
 	}
-	if (!rest_find_sandbox(call)) {
+	model = rest_find_sandbox(call);
+	if (!model || !rest_may_start(call, (unsigned)count, model)) {
 		free(fork);
 		return;
 	}

@@ -68,6 +68,8 @@ static void on_resumed(int status, const char *data, size_t size, const struct e
 	struct record *record = registry_find(call->api->registry, call->id);
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 
+	if (record)
+		record->waking = false;
 	if (!record || !record_take(record, answer)) {
 		api_reconcile_soon(call->api);
 		rest_fail_node(call, status == 201 ? 404 : status, data, size, err);
@@ -81,6 +83,9 @@ void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeo
 {
 	char target[160];
 
+	if (!record->waking && !rest_may_start(call, 1, record))
+		return;
+	record->waking = true;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/resume", record->id);
 	api_call_node(call->api, "POST", target,
 	              json_pack("{s:I,s:b}", "end_at_ms", (json_int_t)(time_wall_ms() + timeout * 1000),

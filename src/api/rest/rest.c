@@ -32,6 +32,11 @@ static const struct route {
 	{ "GET", "/snapshots", snapshots_list },
 	{ "GET", "/templates", templates_list },
 	{ "GET", "/templates/aliases/*", templates_get_alias },
+	{ "GET", "/secrets", secrets_list },
+	{ "POST", "/secrets", secrets_create },
+	{ "GET", "/secrets/*", secrets_get },
+	{ "POST", "/secrets/*", secrets_update },
+	{ "DELETE", "/secrets/*", secrets_delete },
 	{ "GET", "/teams/*/metrics", teams_metrics },
 	{ "GET", "/teams/*/metrics/max", teams_metrics_max },
 };

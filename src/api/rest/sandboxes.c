@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/control.h"
 #include "api/rest/rest.h"
 #include "api/store/store.h"
 
@@ -219,9 +220,18 @@ static void on_created(int status, const char *data, size_t size, const struct e
 			undo_create(call->api, call->sandbox_id);
 		if (record)
 			registry_remove(call->api->registry, record);
+		control_note_failure(call->api);
 		rest_fail_node(call, status, data, size, err);
 		return;
 	}
+	/* Only now its size is known. */
+	if (control_check_limits(call->api, call->team_id, &failure) == -EDQUOT) {
+		undo_create(call->api, call->sandbox_id);
+		registry_remove(call->api->registry, record);
+		rest_fail(call, 429, "%s", failure.message);
+		return;
+	}
+	control_note_start(call->api, call->team_id);
 	if (registry_update(call->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
 	(void)snprintf(call->id, sizeof(call->id), "%s", record->id);
@@ -292,6 +302,8 @@ void sandboxes_create(struct rest_call *call)
 		          "%s", err.message);
 		return;
 	}
+	if (!rest_may_start(call, 1, NULL))
+		return;
 	record = new_record(call, &request);
 	if (!record || registry_add(call->api->registry, record, &err) < 0) {
 		record_free(record);
