@@ -283,6 +283,91 @@ static void list_templates(struct node *node, struct http_exchange *exchange)
 	http_reply_json(exchange, 200, list);
 }
 
+/* Is this build meant: by its own id, or as one of a name's? Snapshots go by their id alone. */
+static bool is_meant(const struct template *template, const char *name_or_build)
+{
+	return strcmp(template->build_id, name_or_build) == 0 ||
+	       (!template->snapshot && strcmp(template->name, name_or_build) == 0);
+}
+
+/* Newest first. */
+static void list_builds(struct node *node, struct http_exchange *exchange, const char *name_or_build)
+{
+	json_t *list = json_array();
+
+	list_for_each (link, &node->templates) {
+		const struct template *template = list_entry(link, struct template, link);
+		size_t at = 0;
+
+		if (!is_meant(template, name_or_build) || template->ephemeral)
+			continue;
+		while (at < json_array_size(list) &&
+		       json_integer_value(json_object_get(json_array_get(list, at), "created_at_ms")) >
+		               template->created_at_ms)
+			at++;
+		(void)json_array_insert_new(list, at, template_json(template));
+	}
+	if (json_array_size(list) > 0) {
+		http_reply_json(exchange, 200, list);
+		return;
+	}
+	json_decref(list);
+	http_reply_error(exchange, 404, "there is no template '%s'", name_or_build);
+}
+
+/* Sandboxes that have files of a build below them, whatever they do. Those restored in advance do not count:
+ * they go with it. */
+static unsigned count_users(const struct node *node, const struct template *template)
+{
+	unsigned count = 0;
+
+	list_for_each (link, &node->sandboxes) {
+		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
+
+		count += !sandbox->spare && strcmp(sandbox->build_id, template->build_id) == 0;
+	}
+	return count;
+}
+
+/*
+ * All builds that are meant, or none. Templates need no other template's files: a snapshot has links of its
+ * own to what it is made of (stack.h), which stay when the name that they were made under goes.
+ */
+static void delete_template(struct node *node, struct http_exchange *exchange, const char *name_or_build)
+{
+	unsigned users = 0;
+	unsigned found = 0;
+
+	list_for_each (link, &node->templates) {
+		const struct template *template = list_entry(link, struct template, link);
+
+		if (is_meant(template, name_or_build)) {
+			found++;
+			users += count_users(node, template) + template->ephemeral;
+		}
+	}
+	if (!found) {
+		http_reply_error(exchange, 404, "there is no template '%s'", name_or_build);
+		return;
+	}
+	if (users) {
+		http_reply_error(exchange, 409, "template '%s' is needed by %u sandbox%s", name_or_build,
+		                 users, users == 1 ? "" : "es");
+		return;
+	}
+	list_for_each_safe (link, &node->templates) {
+		struct template *template = list_entry(link, struct template, link);
+
+		if (is_meant(template, name_or_build)) {
+			log_info("template %s (%s) is deleted", template->name, template->build_id);
+			template_remove(template);
+		}
+	}
+	/* That also ends what was restored from it in advance. */
+	sandboxes_warm_up(node);
+	http_reply_empty(exchange, 204);
+}
+
 static void send_line(struct http_exchange *exchange, json_t *message)
 {
 	cleanup_free char *text = json_dumps(message, JSON_COMPACT);
@@ -433,6 +518,10 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		list_templates(node, exchange);
 	else if (post && strcmp(path, "/v1/templates") == 0)
 		create_template(node, exchange, body);
+	else if (get && strncmp(path, "/v1/templates/", 14) == 0)
+		list_builds(node, exchange, path + 14);
+	else if (strcmp(method, "DELETE") == 0 && strncmp(path, "/v1/templates/", 14) == 0)
+		delete_template(node, exchange, path + 14);
 	else if (strncmp(path, "/v1/sandboxes/", 14) == 0)
 		route_sandbox(node, exchange, path + 14, body);
 	else

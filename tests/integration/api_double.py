@@ -205,6 +205,20 @@ class Node:
         sandbox["end_at_ms"] = body["end_at_ms"]
         return 201, sandbox
 
+    def one_template(self, method, ref):
+        """By build, or by name if it is no snapshot; what a sandbox was made from stays."""
+        builds = [item for item in self.templates
+                  if item["build_id"] == ref or (item["name"] == ref and not item.get("snapshot"))]
+        if not builds:
+            return 404, {"code": 404, "message": f"there is no template '{ref}'"}
+        if method == "GET":
+            return 200, builds[::-1]
+        needed = {key for item in builds for key in (item["name"], item["build_id"])}
+        if any(sandbox["template"] in needed for sandbox in self.sandboxes.values()):
+            return 409, {"code": 409, "message": f"template '{ref}' is needed by sandboxes"}
+        self.templates = [item for item in self.templates if item not in builds]
+        return 204, None
+
     def end(self, sandbox_id):
         self.sandboxes.pop(sandbox_id)
         self.monitors.pop(sandbox_id).kill()
@@ -215,6 +229,8 @@ class Node:
             if not isinstance(self.templates, list):
                 return 200, self.templates
             return 200, [item for item in self.templates if not item.get("snapshot")]
+        if parts[:2] == ["v1", "templates"] and isinstance(self.templates, list):
+            return self.one_template(method, parts[2])
         if parts == ["v1", "sandboxes"] and method == "POST":
             time.sleep(self.delay)
             return self.refuse or self.create(body)

@@ -32,6 +32,9 @@ static const struct route {
 	{ "GET", "/snapshots", snapshots_list },
 	{ "GET", "/templates", templates_list },
 	{ "GET", "/templates/aliases/*", templates_get_alias },
+	{ "GET", "/templates/*", templates_get },
+	{ "PATCH", "/templates/*", templates_update },
+	{ "DELETE", "/templates/*", templates_delete },
 	{ "GET", "/secrets", secrets_list },
 	{ "POST", "/secrets", secrets_create },
 	{ "GET", "/secrets/*", secrets_get },
@@ -58,6 +61,12 @@ static const struct route team_user_routes[] = {
 };
 
 static const struct route admin_routes[] = {
+	{ "GET", "/nodes", nodes_list },
+	{ "GET", "/nodes/*", nodes_get },
+	{ "POST", "/nodes/*", nodes_set_status },
+	{ "POST", "/admin/teams/*/sandboxes/kill", nodes_kill_team },
+	{ "POST", "/admin/teams/*/builds/cancel", nodes_cancel_builds },
+	{ "GET", "/admin/sandboxes/running-counts", nodes_running_counts },
 	{ "GET", "/admin/teams", teams_admin_list },
 	{ "POST", "/admin/teams", teams_admin_create },
 	{ "PATCH", "/admin/teams/*", teams_admin_update },

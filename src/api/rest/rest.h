@@ -81,6 +81,10 @@ struct record *rest_find_sandbox(struct rest_call *call);
 /* The same, also when it is paused. */
 struct record *rest_find_any(struct rest_call *call);
 
+/* A template's name of "name", "namespace/name" and either with ":default", in lower case. 0, -EINVAL or
+ * -ENOENT (another tag) with `err`. */
+int sandboxes_read_template(const char *text, char name[128], struct error *err);
+
 /* What creates and connects say of a sandbox; what lists and details say. New references. */
 json_t *sandboxes_answer(const struct record *record);
 json_t *sandboxes_entry(const struct record *record);
@@ -114,13 +118,22 @@ void snapshots_create(struct rest_call *call);
 void snapshots_list(struct rest_call *call);
 void fork_create(struct rest_call *call);
 void templates_list(struct rest_call *call);
+void templates_get(struct rest_call *call);
 void templates_get_alias(struct rest_call *call);
+void templates_update(struct rest_call *call);
+void templates_delete(struct rest_call *call);
 void teams_list(struct rest_call *call);
 void teams_metrics(struct rest_call *call);
 void teams_metrics_max(struct rest_call *call);
 void teams_admin_list(struct rest_call *call);
 void teams_admin_create(struct rest_call *call);
 void teams_admin_update(struct rest_call *call);
+void nodes_list(struct rest_call *call);
+void nodes_get(struct rest_call *call);
+void nodes_set_status(struct rest_call *call);
+void nodes_kill_team(struct rest_call *call);
+void nodes_running_counts(struct rest_call *call);
+void nodes_cancel_builds(struct rest_call *call);
 void secrets_list(struct rest_call *call);
 void secrets_create(struct rest_call *call);
 void secrets_get(struct rest_call *call);

@@ -6,7 +6,7 @@
 
 #include "api/control.h"
 #include "api/rest/rest.h"
-#include "api/store/store.h"
+#include "api/store/templates.h"
 
 #define TIMEOUT_V1  15 /* seconds, when the request names none */
 #define TIMEOUT_V2  300
@@ -63,8 +63,7 @@ struct create_request {
 	json_t *env_vars;
 };
 
-/* "name", "namespace/name", with ":default"; lower case. */
-static int read_template(const char *text, char name[128], struct error *err)
+int sandboxes_read_template(const char *text, char name[128], struct error *err)
 {
 	const char *slash = strchr(text, '/');
 	size_t size;
@@ -117,10 +116,17 @@ static int refuse_unbuilt(const json_t *body, struct error *err)
 static int resolve(const struct rest_call *call, struct create_request *request, struct error *err)
 {
 	int ret = store_find_snapshot(call->api->store, call->team_id, request->template, request->build_id);
+	struct template_row row;
 
-	if (ret == 0 || ret == -ENOENT)
+	if (ret == 0)
 		return 0;
 	request->build_id[0] = '\0';
+	if (ret == -ENOENT)
+		ret = store_get_template(call->api->store, request->template, &row, NULL);
+	if (ret == 0 && !row.public && strcmp(row.team_id, call->team_id) != 0)
+		ret = -EACCES;
+	if (ret == 0)
+		return 0;
 	if (ret == -EACCES)
 		return error_set(err, ENOENT, "template '%s' not found", request->template);
 	return error_set(err, EIO, "the templates cannot be looked up");
@@ -163,7 +169,7 @@ static int read_create(const struct rest_call *call, struct create_request *requ
 	if (ret == 0)
 		ret = check_timeout(request->timeout, err);
 	if (ret == 0)
-		ret = read_template(template, request->template, err);
+		ret = sandboxes_read_template(template, request->template, err);
 	return ret < 0 ? ret : resolve(call, request, err);
 }
 
@@ -232,6 +238,8 @@ static void on_created(int status, const char *data, size_t size, const struct e
 		return;
 	}
 	control_note_start(call->api, call->team_id);
+	if (!call->number && store_note_spawn(call->api->store, record->template_id, &failure) < 0)
+		log_error("%s", failure.message);
 	if (registry_update(call->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
 	(void)snprintf(call->id, sizeof(call->id), "%s", record->id);
@@ -311,6 +319,7 @@ void sandboxes_create(struct rest_call *call)
 		return;
 	}
 	(void)snprintf(call->sandbox_id, sizeof(call->sandbox_id), "%s", record->id);
+	call->number = request.build_id[0] != '\0'; /* of a snapshot: no template was used */
 	api_call_node(call->api, "POST", "/v1/sandboxes",
 	              sandboxes_node_request(record,
 	                                     request.build_id[0] ? request.build_id : request.template,
