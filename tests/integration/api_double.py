@@ -225,6 +225,8 @@ class Node:
 
     def answer(self, method, path, body):
         parts = path.strip("/").split("/")
+        if path == "/v1/health":
+            return 200, {"mode": "kvm"}
         if path == "/v1/templates":
             if not isinstance(self.templates, list):
                 return 200, self.templates
