@@ -71,6 +71,9 @@ struct control_allowance {
 };
 bool control_admit(struct api *api, const char *id, struct control_allowance *ret);
 
+/* Forget all of them. */
+void control_forget_callers(struct api *api);
+
 /*
  * May the team start `count` more sandboxes of this size (NULL: not known yet, the smallest there are)? 0;
  * -EDQUOT, -EBUSY (the node takes none) or -EIO with `err`.

@@ -82,6 +82,16 @@ bool control_admit(struct api *api, const char *id, struct control_allowance *re
 	return allowed;
 }
 
+void control_forget_callers(struct api *api)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(api->control->callers); i++) {
+		list_for_each_safe (node, &api->control->callers[i]) {
+			list_remove(node);
+			free(list_entry(node, struct caller, link));
+		}
+	}
+}
+
 /* --- how much --- */
 
 void control_usage(struct api *api, const char *team_id, struct control_usage *ret)
