@@ -92,7 +92,7 @@ static int parse_options(int argc, char **argv, struct options *options)
 		                               { "secrets-key-file", required_argument, NULL, 's' },
 		                               { "rate-limit", required_argument, NULL, 'R' },
 		                               { "sample-seconds", required_argument, NULL, 'S' },
-		                               { "routes", no_argument, NULL, 'p' },
+		                               { "routes", no_argument, NULL, 'O' },
 		                               { 0 } };
 	int option;
 
@@ -125,7 +125,7 @@ static int parse_options(int argc, char **argv, struct options *options)
 			if (parse_number(optarg, 86400, &options->control.sample_s) < 0)
 				return -EINVAL;
 			break;
-		case 'p':
+		case 'O':
 			options->routes = true;
 			return 0;
 		default:

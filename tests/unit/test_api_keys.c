@@ -281,13 +281,12 @@ static void a_stored_secret_cannot_be_moved(void **state)
 	struct secret two = make_secret(team.id, "two");
 	cleanup_buffer struct buffer value = BUFFER_INIT;
 	static const char *const changes[] = {
-		/* The other secret's value in its place; one bit; less; nothing. */
-		"UPDATE secret_versions SET value = (SELECT value FROM secret_versions v JOIN secrets s ON "
-		"s.id ="
-		" v.secret_id WHERE s.name = 'two') WHERE secret_id = (SELECT id FROM secrets WHERE name = "
-		"'one')",
-		"UPDATE secret_versions SET value = cast(substr(value, 1, length(value) - 1) || x'00' AS "
-		"BLOB)",
+		/* The other secret's value in its place; a part of it; nothing. */
+		("UPDATE secret_versions SET value = (SELECT value FROM secret_versions v JOIN secrets s ON "
+		 "s.id"
+		 " = v.secret_id WHERE s.name = 'two') WHERE secret_id ="
+		 " (SELECT id FROM secrets WHERE name = 'one')"),
+		"UPDATE secret_versions SET value = cast(substr(value, 1, 30) || x'00' AS BLOB)",
 		"UPDATE secret_versions SET value = substr(value, 1, length(value) - 1)",
 		"UPDATE secret_versions SET value = substr(value, 1, 27)",
 		"UPDATE secret_versions SET value = x''",
