@@ -9,6 +9,7 @@
 #include "api/store/settings.h"
 
 #define ADMIN_TOKEN_BYTES 32
+#define DROP_MS           3600000 /* between looks for samples that are too old: they are all read for it */
 #define STATUS_SETTING    "node_status"
 #define KEY_SETTING       "secrets_key"
 
@@ -233,6 +234,9 @@ static void on_sample(uv_timer_t *timer)
 		starts->started = 0;
 	}
 	control->sampled_us = now_us;
+	if (now_ms - control->dropped_ms < DROP_MS)
+		return;
+	control->dropped_ms = now_ms;
 	if (store_drop_samples(api->store, now_ms - CONTROL_SAMPLES_DAYS * INT64_C(86400000), &err) < 0)
 		log_warn("%s", err.message);
 }

@@ -46,6 +46,7 @@ struct control {
 	struct list starts;                   /* struct team_starts, since the last sample */
 	uv_timer_t sampling;
 	int64_t sampled_us;
+	int64_t dropped_ms; /* when old samples were last removed */
 	enum node_status status;
 	int64_t status_since_ms;
 	char instance[40]; /* of this process */

@@ -174,6 +174,25 @@ static void a_token_is_its_users(void **state)
 	assert_int_equal(store_find_token(store, text, &found), -ENOENT);
 }
 
+static void keys_are_not_without_number(void **state)
+{
+	struct fixture *fixture = *state;
+	struct team team = make_team(fixture->store, "many");
+	char text[STORE_KEY_SIZE];
+	struct key key;
+
+	execute(fixture->path,
+	        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999) INSERT INTO "
+	        "api_keys (hash, team_id, name, created_at_ms, id) SELECT i, (SELECT id FROM teams WHERE "
+	        "name ="
+	        " 'many'), 'x', 1, i FROM n");
+	assert_int_equal(store_create_key(fixture->store, team.id, "", "last", text, &key, NULL), 0);
+	assert_int_equal(store_create_key(fixture->store, team.id, "", "over", text, &key, NULL), -EDQUOT);
+	assert_int_equal(store_create_key(fixture->store, STORE_FIRST_TEAM, "", "x", text, &key, NULL), 0);
+	assert_int_equal(store_delete_key(fixture->store, team.id, "7", NULL), 0);
+	assert_int_equal(store_create_key(fixture->store, team.id, "", "again", text, &key, NULL), 0);
+}
+
 static void a_team_keeps_its_limits(void **state)
 {
 	struct fixture *fixture = *state;
@@ -426,6 +445,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_key_is_its_teams, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_key_of_the_file_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_token_is_its_users, setup, teardown),
+		cmocka_unit_test_setup_teardown(keys_are_not_without_number, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_team_keeps_its_limits, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_older_store_is_taken_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_secret_is_read_with_its_key_only, setup, teardown),

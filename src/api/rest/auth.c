@@ -201,6 +201,14 @@ bool rest_may_start(struct rest_call *call, unsigned count, const struct record 
 	return ret == 0;
 }
 
+bool rest_names_other_team(const struct rest_call *call, const char *reference)
+{
+	const char *slash = strchr(reference, '/');
+	size_t size = slash ? (size_t)(slash - reference) : 0;
+
+	return slash && (strlen(call->team_id) != size || strncmp(reference, call->team_id, size) != 0);
+}
+
 /* Of the query: a number from `minimum` to `maximum`. */
 static int read_number(const char *text, long minimum, long maximum, long *ret)
 {

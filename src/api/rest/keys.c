@@ -46,7 +46,7 @@ static void fail(struct rest_call *call, int ret, const char *what, const struct
 	else if (ret == -EPERM)
 		rest_fail(call, 403, "this is the service's own key: it is changed in its key file");
 	else
-		rest_fail(call, 500, "%s", err->message);
+		rest_fail(call, ret == -EDQUOT ? 403 : 500, "%s", err->message);
 }
 
 /* --- API keys --- */

@@ -48,6 +48,9 @@ bool rest_may_start(struct rest_call *call, unsigned count, const struct record 
 /* Print the routes, one a line: method, path, who. */
 void rest_print_routes(FILE *to);
 
+/* "TEAM/name" of another team than the caller's: none of the caller's snapshots is meant. */
+bool rest_names_other_team(const struct rest_call *call, const char *reference);
+
 /* A page of a list: `limit` (1 to 100, else 100) from `first` on, by the query. False: the call has been
  * answered. */
 struct rest_page {

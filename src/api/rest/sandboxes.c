@@ -115,8 +115,13 @@ static int refuse_unbuilt(const json_t *body, struct error *err)
 /* A name may be that of one of the team's snapshots; another team's are as if they were not. */
 static int resolve(const struct rest_call *call, struct create_request *request, struct error *err)
 {
-	int ret = store_find_snapshot(call->api->store, call->team_id, request->template, request->build_id);
+	const char *text = json_string_value(json_object_get(call->body, "templateID"));
+	int ret = -ENOENT;
 	struct template_row row;
+
+	if (!rest_names_other_team(call, text))
+		ret = store_find_snapshot(call->api->store, call->team_id, request->template,
+		                          request->build_id);
 
 	if (ret == 0)
 		return 0;

@@ -30,9 +30,9 @@ static void take_team(void *context, const struct team *team)
 	char text[STORE_KEY_SIZE] = "";
 	struct key key;
 
-	if (call->user_id[0] && store_create_key(call->api->store, team->id, call->user_id, LOGIN_KEY, text,
-	                                         &key, &listing->err) < 0)
-		listing->failed = -EIO;
+	if (call->user_id[0] && listing->failed == 0)
+		listing->failed = store_create_key(call->api->store, team->id, call->user_id, LOGIN_KEY, text,
+		                                   &key, &listing->err);
 	(void)json_array_append_new(listing->teams, json_pack("{s:s,s:s,s:s,s:b}", "teamID", team->id, "name",
 	                                                      team->name, "apiKey", text, "isDefault",
 	                                                      json_array_size(listing->teams) == 0));
@@ -71,12 +71,14 @@ void teams_list(struct rest_call *call)
 {
 	struct listing listing = { .call = call, .teams = json_array() };
 
-	if (list_teams(&listing) == 0) {
+	int ret = list_teams(&listing);
+
+	if (ret == 0) {
 		rest_reply(call, 200, listing.teams);
 		return;
 	}
 	json_decref(listing.teams);
-	rest_fail(call, 500, "%s", listing.err.message);
+	rest_fail(call, ret == -EDQUOT ? 403 : 500, "%s", listing.err.message);
 }
 
 /* --- metrics --- */

@@ -86,7 +86,9 @@ static struct subject *find_subject(struct rest_call *call)
 		free(subject);
 		return NULL;
 	}
-	ret = store_find_snapshot(store, call->team_id, subject->name, subject->build_id);
+	ret = -ENOENT;
+	if (!rest_names_other_team(call, call->reference))
+		ret = store_find_snapshot(store, call->team_id, subject->name, subject->build_id);
 	if (ret == -ENOENT)
 		ret = store_get_template(store, subject->name, &subject->row, &err);
 	if (ret < 0) {

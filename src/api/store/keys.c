@@ -55,6 +55,21 @@ static int find(struct store *store, const char *sql, const char *text, struct k
 	return code == SQLITE_ROW ? 0 : code == SQLITE_DONE ? -ENOENT : -EIO;
 }
 
+/* Room for one more? `sql` counts. */
+static int check_room(struct store *store, const char *sql, const char *owner, const char *what,
+                      struct error *err)
+{
+	sqlite3_stmt *query = store_query(store, err, sql, "s", owner);
+	int code = query ? sqlite3_step(query) : SQLITE_ERROR;
+	int64_t count = code == SQLITE_ROW ? sqlite3_column_int64(query, 0) : 0;
+
+	(void)sqlite3_finalize(query);
+	if (code != SQLITE_ROW)
+		return store_fail(store, err, "count the keys");
+	return count < STORE_KEYS_MAX ? 0
+	                              : error_set(err, EDQUOT, "there may be %d %s", STORE_KEYS_MAX, what);
+}
+
 /* --- API keys --- */
 
 #define KEY_COLUMNS                                                                                          \
@@ -66,7 +81,11 @@ int store_create_key(struct store *store, const char *team_id, const char *user_
                      char text[STORE_KEY_SIZE], struct key *ret, struct error *err)
 {
 	char hash[STORE_HASH_SIZE];
+	int room = check_room(store, "SELECT count(*) FROM api_keys WHERE team_id = ?1", team_id,
+	                      "API keys of a team", err);
 
+	if (room < 0)
+		return room;
 	make_key(KEY_PREFIX, name, text, ret);
 	(void)snprintf(ret->team_id, sizeof(ret->team_id), "%s", team_id);
 	(void)snprintf(ret->user_id, sizeof(ret->user_id), "%s", user_id);
@@ -139,7 +158,11 @@ int store_create_token(struct store *store, const char *user_id, const char *nam
                        struct key *ret, struct error *err)
 {
 	char hash[STORE_HASH_SIZE];
+	int room = check_room(store, "SELECT count(*) FROM access_tokens WHERE user_id = ?1", user_id,
+	                      "access tokens of a user", err);
 
+	if (room < 0)
+		return room;
 	make_key(TOKEN_PREFIX, name, text, ret);
 	(void)snprintf(ret->user_id, sizeof(ret->user_id), "%s", user_id);
 	store_hash(text, hash);

@@ -8,8 +8,9 @@
 #include "api/store/store.h"
 
 #define STORE_FIRST_TEAM                                                                                     \
-	"default"         /* of the key in the key file, and of templates that the host's owner built */
-#define STORE_KEY_SIZE 64 /* for the text of a key or a token */
+	"default"           /* of the key in the key file, and of templates that the host's owner built */
+#define STORE_KEYS_MAX 1000 /* of a team, and tokens of a user */
+#define STORE_KEY_SIZE 64   /* for the text of a key or a token */
 
 struct key {
 	char id[40];
@@ -40,7 +41,7 @@ struct team {
 
 /* --- API keys: each -ENOENT for what is not the team's --- */
 
-/* Make one; `text` gets it, for the only time. 0 or -EIO with `err`. */
+/* Make one; `text` gets it, for the only time. 0; -EDQUOT when there are too many, -EIO, with `err`. */
 int store_create_key(struct store *store, const char *team_id, const char *user_id, const char *name,
                      char text[STORE_KEY_SIZE], struct key *ret, struct error *err);
 
