@@ -32,8 +32,11 @@ struct node {
 	struct list sandboxes;
 	struct list templates;
 	struct pool *pool;
-	unsigned warm;      /* sandboxes restored in advance, per template */
-	uv_timer_t warming; /* until the next one is */
+	unsigned warm;       /* sandboxes restored in advance, per template */
+	uv_timer_t warming;  /* until the next one is */
+	unsigned observe_ms; /* between two looks at a sandbox's use and logs; 0: never */
+	uv_timer_t observing;
+	uv_timer_t sweeping; /* of what has been kept long enough */
 	unsigned next_slot;
 	gid_t gid; /* group atoll */
 };

@@ -6,6 +6,7 @@
 
 #include "node/builder.h"
 #include "node/node.h"
+#include "node/observe.h"
 #include "node/sandbox.h"
 
 #define BODY_LIMIT (4 * 1024 * 1024)
@@ -388,7 +389,11 @@ static void route_sandbox(struct node *node, struct http_exchange *exchange, con
 	(void)snprintf(id, sizeof(id), "%.*s", (int)strcspn(rest, "/"), rest);
 	rest += strcspn(rest, "/");
 	sandbox = sandbox_find(node, id);
-	if (!sandbox)
+	if (strcmp(method, "GET") == 0 && strcmp(rest, "/metrics") == 0)
+		observe_reply_metrics(node, exchange, id);
+	else if (strcmp(method, "GET") == 0 && strcmp(rest, "/logs") == 0)
+		observe_reply_logs(node, exchange, id);
+	else if (!sandbox)
 		http_reply_error(exchange, 404, "sandbox '%s' does not exist", id);
 	else if (strcmp(method, "GET") == 0 && !*rest)
 		http_reply_json(exchange, 200, sandbox_json(sandbox));
@@ -429,6 +434,8 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		list_sandboxes(node, exchange);
 	else if (post && strcmp(path, "/v1/sandboxes") == 0)
 		create_sandbox(node, exchange, body);
+	else if (get && strcmp(path, "/v1/metrics") == 0)
+		observe_reply_latest(node, exchange);
 	else if (get && strcmp(path, "/v1/templates") == 0)
 		list_templates(node, exchange);
 	else if (post && strcmp(path, "/v1/templates") == 0)
