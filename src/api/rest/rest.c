@@ -18,14 +18,14 @@ static const struct route {
 } routes[] = {
 	{ "POST", "/sandboxes", sandboxes_create },
 	{ "GET", "/sandboxes", sandboxes_list },
-	{ "GET", "/sandboxes/metrics", rest_not_yet },
+	{ "GET", "/sandboxes/metrics", metrics_list },
 	{ "GET", "/sandboxes/*", sandboxes_get },
 	{ "DELETE", "/sandboxes/*", sandboxes_kill },
 	{ "POST", "/sandboxes/*/timeout", sandboxes_set_timeout },
 	{ "POST", "/sandboxes/*/refreshes", sandboxes_refresh },
 	{ "POST", "/sandboxes/*/connect", sandboxes_connect },
-	{ "GET", "/sandboxes/*/metrics", rest_not_yet },
-	{ "GET", "/sandboxes/*/logs", rest_not_yet },
+	{ "GET", "/sandboxes/*/metrics", metrics_get },
+	{ "GET", "/sandboxes/*/logs", logs_get },
 	{ "POST", "/sandboxes/*/pause", lifecycle_pause },
 	{ "POST", "/sandboxes/*/resume", lifecycle_resume },
 	{ "POST", "/sandboxes/*/snapshots", snapshots_create },
@@ -103,8 +103,7 @@ void rest_not_yet(struct rest_call *call)
 		rest_fail(call, 501, "this endpoint is not built yet");
 }
 
-/* "ID-clientid" is an old form of the id: only ID is kept. False: this is no id. */
-static bool normalize_id(char *id)
+bool rest_normalize_id(char *id)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 	size_t size = strspn(id, letters);
@@ -119,7 +118,7 @@ static struct record *find(struct rest_call *call, bool paused_too)
 {
 	struct record *record;
 
-	if (!normalize_id(call->id)) {
+	if (!rest_normalize_id(call->id)) {
 		rest_fail(call, 400, "Invalid sandbox ID");
 		return NULL;
 	}

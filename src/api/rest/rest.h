@@ -40,6 +40,9 @@ struct record *rest_find_sandbox(struct rest_call *call);
 /* The same, also when it is paused. */
 struct record *rest_find_any(struct rest_call *call);
 
+/* "ID-clientid" is an old form of the id: only ID is kept. False: this is no id. */
+bool rest_normalize_id(char *id);
+
 /* What creates and connects say of a sandbox; what lists and details say. New references. */
 json_t *sandboxes_answer(const struct record *record);
 json_t *sandboxes_entry(const struct record *record);
@@ -65,6 +68,9 @@ void lifecycle_resume(struct rest_call *call);
 /* Wake a paused sandbox, to live `timeout` seconds; answers 201 with it. */
 void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeout);
 
+void metrics_get(struct rest_call *call);
+void metrics_list(struct rest_call *call);
+void logs_get(struct rest_call *call);
 void snapshots_create(struct rest_call *call);
 void snapshots_list(struct rest_call *call);
 void fork_create(struct rest_call *call);
