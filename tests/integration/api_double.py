@@ -8,6 +8,7 @@ import socket
 import socketserver
 import threading
 import time
+import urllib.parse
 import uuid
 
 
@@ -132,6 +133,8 @@ class Node:
         self.templates = [template("base"), template("code-interpreter-v1")]
         self.delay = 0  # seconds that a create takes
         self.age = 0  # how long ago, in seconds, the sandboxes to come say that they began
+        self.metrics, self.logs = {}, {}  # by sandbox
+        self.asked = []  # paths with their queries
         self.refuse = None  # what a create is answered instead
         self.start()
 
@@ -209,7 +212,24 @@ class Node:
         self.sandboxes.pop(sandbox_id)
         self.monitors.pop(sandbox_id).kill()
 
+    def kept(self, path, query):
+        """What is kept of sandboxes besides themselves."""
+        if path == "/v1/metrics":
+            found = {name: self.metrics[name][-1] for name in query["sandbox_ids"].split(",") if name in self.metrics}
+            return 200, found
+        name, what = path.split("/")[3:]
+        if what == "logs":
+            return (200, self.logs[name]) if name in self.logs else (404, {"code": 404, "message": "no logs"})
+        found = self.metrics.get(name, [])
+        if isinstance(found, list):
+            found = [item for item in found if int(query["start_s"]) <= item["time_s"] <= int(query["end_s"])]
+        return 200, found
+
     def answer(self, method, path, body):
+        self.asked = self.asked[-99:] + [path]
+        path, _, query = path.partition("?")
+        if method == "GET" and path.endswith(("/metrics", "/logs")):
+            return self.kept(path, dict(urllib.parse.parse_qsl(query, True)))
         parts = path.strip("/").split("/")
         if path == "/v1/templates":
             if not isinstance(self.templates, list):
