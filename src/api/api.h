@@ -18,12 +18,14 @@
 
 struct registry;
 struct store;
+struct volumes;
 
 struct api {
 	uv_loop_t *loop;
 	const char *run; /* runtime directory: the node's socket is in it */
 	struct store *store;
 	struct registry *registry;
+	struct volumes *volumes;
 	struct http_server *server;
 	struct http_client *node;     /* to the node */
 	struct http_client *upstream; /* into sandboxes */

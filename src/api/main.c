@@ -16,6 +16,7 @@
 #include "api/registry.h"
 #include "api/rest/rest.h"
 #include "api/store/store.h"
+#include "api/volumes/volumes.h"
 
 #define USER             "atoll"
 #define FILES_MAX        65536
@@ -23,6 +24,7 @@
 #define SANDBOX_IDLE     4    /* kept connections per endpoint */
 #define SANDBOX_IDLE_MS  4000 /* less than the 5 s after which many servers close: Node, uvicorn */
 #define CONNECTIONS_MAX  20000
+#define VOLUME_MAX       (UINT64_C(10) << 30) /* bytes of a volume */
 
 struct options {
 	const char *run;
@@ -30,11 +32,12 @@ struct options {
 	const char *key_file;
 	char ip[64];
 	uint16_t port;
+	uint64_t volume_max; /* bytes that a volume may use */
 };
 
 void api_route(struct http_exchange *exchange, void *context)
 {
-	if (!edge_serve(context, exchange))
+	if (!edge_serve(context, exchange) && !volumes_serve(context, exchange))
 		rest_route(context, exchange);
 }
 
@@ -53,11 +56,11 @@ static int parse_listen(const char *text, struct options *options)
 
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
-		                               { "data", required_argument, NULL, 'd' },
-		                               { "listen", required_argument, NULL, 'l' },
-		                               { "key-file", required_argument, NULL, 'k' },
-		                               { 0 } };
+	static const struct option table[] = {
+		{ "run", required_argument, NULL, 'r' },        { "data", required_argument, NULL, 'd' },
+		{ "listen", required_argument, NULL, 'l' },     { "key-file", required_argument, NULL, 'k' },
+		{ "volume-mib", required_argument, NULL, 'v' }, { 0 }
+	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -74,6 +77,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 			break;
 		case 'k':
 			options->key_file = optarg;
+			break;
+		case 'v':
+			options->volume_max = (uint64_t)strtoul(optarg, NULL, 10) << 20;
 			break;
 		default:
 			return -EINVAL;
@@ -97,8 +103,8 @@ static int read_key(const char *path, char key[128], struct error *err)
 	return 0;
 }
 
-/* Become the user of the service; the directory of the store is its own. */
-static int drop_privileges(const char *directory, struct error *err)
+/* Become the user of the service; these directories are its own, up to NULL. */
+static int drop_privileges(const char *const *directories, struct error *err)
 {
 	const struct passwd *user = getpwnam(USER);
 
@@ -108,8 +114,10 @@ static int drop_privileges(const char *directory, struct error *err)
 		log_warn("there is no user '" USER "': staying root");
 		return 0;
 	}
-	if (chown(directory, user->pw_uid, user->pw_gid) < 0 || initgroups(USER, user->pw_gid) < 0 ||
-	    setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
+	for (; *directories; directories++)
+		if (chown(*directories, user->pw_uid, user->pw_gid) < 0)
+			return error_errno(err, errno, "own %s", *directories);
+	if (initgroups(USER, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		return error_errno(err, errno, "become user '" USER "'");
 	return 0;
 }
@@ -121,30 +129,36 @@ static int start(struct api *api, const struct options *options, struct error *e
 		                              .max_connections = CONNECTIONS_MAX };
 	const struct rlimit files = { FILES_MAX, FILES_MAX };
 	char directory[256];
+	char volumes[256];
+	const char *const owned[] = { directory, volumes, NULL };
 	char path[300];
 	char key[128];
 	int ret = read_key(options->key_file, key, err);
 
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 	(void)snprintf(directory, sizeof(directory), "%.240s/api", options->data);
+	(void)snprintf(volumes, sizeof(volumes), "%.240s/volumes", options->data);
 	(void)snprintf(path, sizeof(path), "%s/atoll.db", directory);
 	umask(0077);
 	if (ret == 0)
 		ret = file_make_directories(directory, 0700, err);
+	if (ret == 0)
+		ret = file_make_directories(volumes, 0700, err);
 	if (ret < 0)
 		return ret;
 	api->server = http_server_new(api->loop, &server);
 	ret = api->server ? http_server_listen_tcp(api->server, options->ip, options->port, err)
 	                  : error_errno(err, ENOMEM, "start");
 	if (ret == 0)
-		ret = drop_privileges(directory, err);
+		ret = drop_privileges(owned, err);
 	if (ret < 0)
 		return ret;
 	api->store = store_open(path, err);
 	if (!api->store || store_ensure_key(api->store, key, err) < 0)
 		return -EIO;
 	api->registry = registry_new(api->store, err);
-	return api->registry ? 0 : -EIO;
+	api->volumes = volumes_new(api, volumes, options->volume_max, err);
+	return api->registry && api->volumes ? 0 : -EIO;
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -155,13 +169,15 @@ static void on_signal(uv_signal_t *handle, int number)
 
 int main(int argc, char **argv)
 {
-	struct options options = { 0 };
+	struct options options = { .volume_max = VOLUME_MAX };
 	static struct api api; /* static: what it holds lives until the process ends */
 	static uv_signal_t signals[2];
 	struct error err = { 0 };
 
 	if (parse_options(argc, argv, &options) < 0) {
-		fputs("usage: atoll-api --run DIR --data DIR --listen IP:PORT --key-file FILE\n", stderr);
+		fputs("usage: atoll-api --run DIR --data DIR --listen IP:PORT --key-file FILE "
+		      "[--volume-mib N]\n",
+		      stderr);
 		return 2;
 	}
 	log_init("api", LOG_LEVEL_INFO);

@@ -3,8 +3,9 @@ import http.client
 import json
 import os
 import re
-import socket
+import signal
 import time
+import urllib.parse
 
 UNKNOWN = "i" + "0" * 19
 
@@ -74,4 +75,193 @@ def logs(service, node):
     refused(service.ask("GET", "/sandboxes/%2E%2E/logs"), 400)
 
 
-CHECKS = [metrics, logs]
+# --- volumes ---
+
+class Volume:
+    def __init__(self, service, name):
+        reply = service.ask("POST", "/volumes", {"name": name})
+        assert reply.status == 201, reply.data
+        self.service, self.id, self.token = service, reply.json["volumeID"], reply.json["token"]
+
+    def ask(self, method, what, path, body=None, token=None, **query):
+        query = urllib.parse.urlencode({"path": path, **query})
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        return self.service.ask(method, f"/volumecontent/{self.id}/{what}?{query}", body, key=False, headers=headers)
+
+    def put(self, path, data, **query):
+        return self.ask("PUT", "file", path, data, **query)
+
+    def names(self, path, **query):
+        reply = self.ask("GET", "dir", path, **query)
+        assert reply.status == 200, reply.data
+        return sorted(entry["path"] for entry in reply.json)
+
+    def refuses(self, reply, status, message=""):
+        assert reply.status == status, f"status {reply.status}: {reply.data[:300]}"
+        assert reply.json["code"] == str(status) and message in reply.json["message"], reply.data
+
+
+def volumes(service, node):
+    assert service.ask("GET", "/volumes").json == []
+    volume = Volume(service, "data-1")
+    assert service.ask("GET", "/volumes").json == [{"volumeID": volume.id, "name": "data-1"}]
+    found = service.ask("GET", f"/volumes/{volume.id}")
+    assert found.json == {"volumeID": volume.id, "name": "data-1", "token": volume.token}, found.data
+    refused(service.ask("POST", "/volumes", {"name": "data-1"}), 400, "already exists")
+    for name in ("", "a b", "../x", "a/b", "ä", "n" * 128, 7, None):
+        refused(service.ask("POST", "/volumes", {"name": name}), 400)
+    refused(service.ask("GET", "/volumes/nonsense"), 404)
+    refused(service.ask("GET", "/volumes", key=False), 401)
+    volume.put("a", b"1")
+    service.end(signal.SIGKILL)
+    service.start()
+    assert volume.ask("GET", "file", "a").data == b"1", "gone with a crash"
+    assert service.ask("DELETE", f"/volumes/{volume.id}").status == 204
+    refused(service.ask("DELETE", f"/volumes/{volume.id}"), 404)
+    volume.refuses(volume.ask("GET", "file", "a"), 404)
+    end = time.monotonic() + 5
+    while os.listdir(f"{service.data}/volumes"):
+        assert time.monotonic() < end, "its files stay"
+        time.sleep(0.05)
+    assert service.ask("GET", "/volumes").json == []
+
+
+def volume_content(service, node):
+    volume = Volume(service, "content")
+    refuses = volume.refuses
+    root = volume.ask("GET", "path", "/").json
+    assert (root["type"], root["path"], root["name"], root["mode"]) == ("directory", "/", "", 0o755), root
+    made = volume.put("/hello.txt", b"hello", mode=0o600, uid=1000, gid=7)
+    assert made.status == 201, made.data
+    entry = made.json
+    assert {key: entry[key] for key in ("name", "type", "path", "size", "mode", "uid", "gid")} == {
+        "name": "hello.txt", "type": "file", "path": "/hello.txt", "size": 5, "mode": 0o600, "uid": 1000, "gid": 7}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["mtime"]), entry
+    assert volume.ask("GET", "path", "hello.txt").json == entry
+    got = volume.ask("GET", "file", "//hello.txt/")
+    assert got.data == b"hello" and got.headers["Content-Type"] == "application/octet-stream", got.data
+    refuses(volume.put("hello.txt", b"x"), 409, "already exists")
+    assert volume.put("hello.txt", b"", force="true").json["size"] == 0
+    assert volume.ask("GET", "file", "hello.txt").data == b""
+    assert volume.ask("GET", "path", "hello.txt").json["mode"] == 0o644, "a new file, not the old one's mode"
+    refuses(volume.put("no/such", b"x"), 404)
+    refuses(volume.put("hello.txt/below", b"x"), 404)
+    refuses(volume.ask("POST", "dir", "a/b/c"), 404)
+    assert volume.ask("POST", "dir", "a/b/c", force="true", mode=0o700).json["mode"] == 0o700
+    assert volume.ask("POST", "dir", "a/b/c", force="true").status == 201
+    refuses(volume.ask("POST", "dir", "a/b/c"), 409)
+    refuses(volume.ask("POST", "dir", "hello.txt", force="true"), 409)
+    refuses(volume.put("a/b", b"x", force="true"), 409, "is a directory")
+    assert volume.names("/") == ["/a", "/hello.txt"]
+    assert volume.names("/", depth=2) == ["/a", "/a/b", "/hello.txt"]
+    assert volume.names("/a", depth=9) == ["/a/b", "/a/b/c"]
+    refuses(volume.ask("GET", "dir", "hello.txt"), 404)
+    refuses(volume.ask("GET", "file", "a"), 404)
+    changed = volume.ask("PATCH", "path", "a/b", {"uid": 5, "mode": 0o751})
+    assert (changed.json["uid"], changed.json["gid"], changed.json["mode"]) == (5, 0, 0o751), changed.data
+    for body in (b"{", {"mode": -1}, {"mode": 0o10000}, {"uid": "x"}, {"uid": 2 ** 32}):
+        refuses(volume.ask("PATCH", "path", "a/b", body), 400)
+    refuses(volume.ask("PATCH", "path", "a/nothing", {"uid": 1}), 404)
+    assert volume.ask("DELETE", "path", "a").status == 204
+    refuses(volume.ask("DELETE", "path", "a"), 404)
+    refuses(volume.ask("DELETE", "path", "/"), 400)
+    refuses(volume.ask("GET", "path", "a/b"), 404)
+    refuses(volume.ask("POST", "file", "x"), 405)
+    refuses(volume.ask("GET", "nothing", "x"), 404)
+
+
+def volume_guards(service, node):
+    volume, other = Volume(service, "mine"), Volume(service, "other")
+    refuses = volume.refuses
+    volume.put("secret", b"s")
+    refuses(volume.ask("GET", "file", "secret", token=other.token), 401)
+    refuses(volume.ask("GET", "file", "secret", token="x"), 401)
+    refuses(service.ask("GET", f"/volumecontent/{volume.id}/file?path=secret", key=True), 401)
+    refuses(service.ask("GET", f"/volumecontent/{UNKNOWN}/file?path=x", headers={"Authorization": "Bearer x"}), 404)
+    place = f"{service.data}/volumes/{volume.id}/files"
+    for path in ("../x", "a/../../x", "..", "n" * 256, "/".join(["d"] * 2000), "", b"\xff", "a/.."):
+        refuses(volume.ask("GET", "file", path), 400)
+    refuses(service.ask("GET", f"/volumecontent/{volume.id}/file", key=False,
+                        headers={"Authorization": f"Bearer {volume.token}"}), 400)
+    # Links can only come from elsewhere, and lead nowhere.
+    os.symlink("/etc", f"{place}/out")
+    os.symlink("secret", f"{place}/in")
+    os.symlink("/etc/passwd", f"{place}/file")
+    os.mkfifo(f"{place}/pipe")
+    link = volume.ask("GET", "path", "out").json
+    assert (link["type"], link["target"]) == ("symlink", "/etc"), link
+    for path in ("out/passwd", "in", "file", "out/."):
+        assert volume.ask("GET", "file", path).status in (400, 404), path
+    for path in ("out", "out/ssl"):
+        assert volume.ask("GET", "dir", path).status in (400, 404), path
+    assert volume.ask("GET", "file", "pipe").status == 404
+    assert volume.put("out/atoll-test", b"x").status in (400, 404)
+    assert volume.ask("POST", "dir", "out/atoll-test", force="true").status in (400, 404, 409)
+    assert not os.path.exists("/etc/atoll-test")
+    assert volume.ask("PATCH", "path", "file", {"mode": 0}).status == 400
+    assert volume.put("file", b"mine", force="true").status == 201, "a link is replaced, not followed"
+    assert volume.ask("GET", "file", "file").data == b"mine"
+    assert volume.ask("DELETE", "path", "out").status == 204
+    assert os.path.isdir("/etc")
+    refuses(volume.put("x", b"x", mode=0o10000), 400)
+    refuses(volume.put("x", b"x", uid="-1"), 400)
+    refuses(volume.put("x", b"x", force="maybe"), 400)
+
+
+def resident(service):
+    with open(f"/proc/{service.process.pid}/status") as status:
+        return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1])
+
+
+def volume_streams(service, node):
+    volume = Volume(service, "large")
+    block = os.urandom(1 << 20)
+    size = 96
+
+    def send(path, count, torn=False, force="false"):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+        connection.putrequest("PUT", f"/volumecontent/{volume.id}/file?path={path}&force={force}")
+        connection.putheader("Authorization", f"Bearer {volume.token}")
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders()
+        try:
+            for _ in range(count):
+                connection.send(b"%x\r\n" % len(block) + block + b"\r\n")
+            if torn:
+                return None
+            connection.send(b"0\r\n\r\n")
+            return connection.getresponse().status
+        except (BrokenPipeError, ConnectionResetError):
+            return 507
+        finally:
+            connection.close()
+
+    before = resident(service)
+    assert send("big", size) == 201
+    assert resident(service) - before < 32 << 10, "an upload is kept in memory"
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    connection.request("GET", f"/volumecontent/{volume.id}/file?path=big",
+                       headers={"Authorization": f"Bearer {volume.token}"})
+    reply = connection.getresponse()
+    time.sleep(0.3)
+    assert resident(service) - before < 32 << 10, "a download is kept in memory"
+    for _ in range(size):
+        assert reply.read(1 << 20) == block
+    connection.close()
+    assert send("torn", 3, torn=True) is None
+    uploads = f"{service.data}/volumes/{volume.id}/uploads"
+    end = time.monotonic() + 5
+    while os.listdir(uploads):
+        assert time.monotonic() < end, "what a client left is kept"
+        time.sleep(0.05)
+    volume.refuses(volume.ask("GET", "path", "torn"), 404)
+    # 200 MiB is what the tests allow (Service.start).
+    volume.refuses(volume.put("more", b"\0" * (110 << 20)), 507, "may use 200 MiB")
+    assert send("more", 110) == 507
+    assert send("big", 90, force="true") == 201, "the reserve of a failed upload is kept"
+    assert volume.ask("DELETE", "path", "big").status == 204
+    assert send("other", 120) == 201, "a deleted file still counts"
+    assert volume.names("/") == ["/other"]
+
+
+CHECKS = [metrics, logs, volumes, volume_content, volume_guards, volume_streams]

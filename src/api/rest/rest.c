@@ -35,6 +35,10 @@ static const struct route {
 	{ "GET", "/templates", templates_list },
 	{ "GET", "/templates/aliases/*", templates_get_alias },
 	{ "GET", "/teams", teams_list },
+	{ "GET", "/volumes", volumes_list },
+	{ "POST", "/volumes", volumes_create },
+	{ "GET", "/volumes/*", volumes_get },
+	{ "DELETE", "/volumes/*", volumes_delete },
 };
 
 /* --- ending --- */

@@ -77,4 +77,8 @@ void fork_create(struct rest_call *call);
 void templates_list(struct rest_call *call);
 void templates_get_alias(struct rest_call *call);
 void teams_list(struct rest_call *call);
+void volumes_list(struct rest_call *call);
+void volumes_create(struct rest_call *call);
+void volumes_get(struct rest_call *call);
+void volumes_delete(struct rest_call *call);
 void rest_not_yet(struct rest_call *call);

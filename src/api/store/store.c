@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/store/database.h"
+
 #define HASH_SIZE (SHA256_DIGEST_SIZE * 2 + 1)
 
 /* One per version; never changed once released, only added to. */
@@ -28,6 +30,11 @@ static const char *const migrations[] = {
 	 "CREATE TABLE snapshots (build_id TEXT PRIMARY KEY, id TEXT NOT NULL, team_id TEXT NOT NULL, name "
 	 "TEXT NOT "
 	 "NULL, sandbox_id TEXT NOT NULL, created_at_ms INTEGER NOT NULL) STRICT;"),
+	/* Volumes; what a sandbox's network was asked to be, as JSON. */
+	("CREATE TABLE volumes (id TEXT PRIMARY KEY, team_id TEXT NOT NULL, name TEXT NOT NULL, token TEXT "
+	 "NOT "
+	 "NULL, created_at_ms INTEGER NOT NULL, UNIQUE (team_id, name)) STRICT;"
+	 "CREATE TABLE networks (sandbox_id TEXT PRIMARY KEY, setting TEXT NOT NULL) STRICT;"),
 };
 
 enum statement {
@@ -69,6 +76,11 @@ struct store {
 	sqlite3 *db;
 	sqlite3_stmt *prepared[STATEMENTS];
 };
+
+sqlite3 *store_database(struct store *store)
+{
+	return store->db;
+}
 
 static int fail(struct store *store, struct error *err, const char *what)
 {
