@@ -37,7 +37,7 @@ void guest_log_open(struct guest_log *log, const char *path);
 /*
  * Take the agent's answer to GET /logs, heard at `now_ms`: {"last","entries":[...]}. It comes from the guest:
  * entries that are none are left out, times that were not yet are now. 1: there is more to ask for; 0;
- * -EINVAL.
+ * or -errno with `err`.
  */
 int guest_log_take(struct guest_log *log, const json_t *answer, int64_t now_ms, struct error *err);
 

@@ -29,8 +29,8 @@ struct usage;
 struct usage *usage_new(const char *path);
 void usage_free(struct usage *usage);
 
-/* Take an agent's answer to GET /metrics, heard at `now_s`. It comes from the guest: -EINVAL when it makes no
- * sense. A sample that is not after the one before is not added. */
+/* Take an agent's answer to GET /metrics, heard at `now_s`. It comes from the guest: -EINVAL or -ERANGE when
+ * it makes no sense. A sample that is not after the one before is not added. */
 int usage_parse(const json_t *answer, int64_t now_s, struct usage_sample *ret, struct error *err);
 void usage_add(struct usage *usage, const struct usage_sample *sample);
 
