@@ -18,6 +18,7 @@
 
 struct registry;
 struct store;
+struct telemetry;
 struct volumes;
 
 struct api {
@@ -26,6 +27,8 @@ struct api {
 	struct store *store;
 	struct registry *registry;
 	struct volumes *volumes;
+	struct telemetry *telemetry;
+	char request_id[72]; /* of the request whose handler runs, told to the node; "": none */
 	struct http_server *server;
 	struct http_client *node;     /* to the node */
 	struct http_client *upstream; /* into sandboxes */

@@ -16,6 +16,7 @@
 #include "api/registry.h"
 #include "api/rest/rest.h"
 #include "api/store/store.h"
+#include "api/telemetry.h"
 #include "api/volumes/volumes.h"
 
 #define USER             "atoll"
@@ -37,8 +38,13 @@ struct options {
 
 void api_route(struct http_exchange *exchange, void *context)
 {
-	if (!edge_serve(context, exchange) && !volumes_serve(context, exchange))
-		rest_route(context, exchange);
+	struct api *api = context;
+
+	if (edge_serve(api, exchange))
+		return;
+	telemetry_begin(api->telemetry, exchange);
+	if (!volumes_serve(api, exchange))
+		rest_route(api, exchange);
 }
 
 static int parse_listen(const char *text, struct options *options)
@@ -104,7 +110,7 @@ static int read_key(const char *path, char key[128], struct error *err)
 }
 
 /* Become the user of the service; these directories are its own, up to NULL. */
-static int drop_privileges(const char *const *directories, struct error *err)
+static int drop_privileges(const struct api *api, const char *const *directories, struct error *err)
 {
 	const struct passwd *user = getpwnam(USER);
 
@@ -117,6 +123,8 @@ static int drop_privileges(const char *const *directories, struct error *err)
 	for (; *directories; directories++)
 		if (chown(*directories, user->pw_uid, user->pw_gid) < 0)
 			return error_errno(err, errno, "own %s", *directories);
+	if (telemetry_own(api->telemetry, user->pw_uid, user->pw_gid, err) < 0)
+		return -err->code;
 	if (initgroups(USER, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		return error_errno(err, errno, "become user '" USER "'");
 	return 0;
@@ -149,8 +157,11 @@ static int start(struct api *api, const struct options *options, struct error *e
 	api->server = http_server_new(api->loop, &server);
 	ret = api->server ? http_server_listen_tcp(api->server, options->ip, options->port, err)
 	                  : error_errno(err, ENOMEM, "start");
+	/* After the listening: two of us must not take each other's socket. */
+	if (ret == 0 && !(api->telemetry = telemetry_new(api, err)))
+		ret = -err->code;
 	if (ret == 0)
-		ret = drop_privileges(owned, err);
+		ret = drop_privileges(api, owned, err);
 	if (ret < 0)
 		return ret;
 	api->store = store_open(path, err);

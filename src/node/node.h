@@ -21,6 +21,16 @@
 
 struct pool;
 
+/* What it has done since it began. */
+struct node_figures {
+	uint64_t creates;
+	uint64_t create_failures;
+	uint64_t resumes;
+	uint64_t resume_failures;
+	uint64_t pauses;
+	uint64_t pause_failures;
+};
+
 struct node {
 	uv_loop_t *loop;
 	const char *run;
@@ -32,6 +42,7 @@ struct node {
 	struct list sandboxes;
 	struct list templates;
 	struct pool *pool;
+	struct node_figures figures;
 	unsigned warm;       /* sandboxes restored in advance, per template */
 	uv_timer_t warming;  /* until the next one is */
 	unsigned observe_ms; /* between two looks at a sandbox's use and logs; 0: never */

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import time
 import urllib.parse
 
@@ -264,4 +265,73 @@ def volume_streams(service, node):
     assert volume.names("/") == ["/other"]
 
 
-CHECKS = [metrics, logs, volumes, volume_content, volume_guards, volume_streams]
+def scrape(service):
+    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(f"{service.directory}/metrics.sock")
+    connection.request("GET", "/metrics")
+    reply = connection.getresponse()
+    assert reply.status == 200 and reply.headers["Content-Type"].startswith("text/plain")
+    text = reply.read().decode()
+    connection.close()
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, value = re.fullmatch(r'([a-z_]+(?:\{(?:[a-z]+="[^"]*",?)+\})?) ([0-9.e+-]+)', line).groups()
+            assert name not in found, f"{name} is there twice"
+            found[name] = float(value)
+            assert f"# TYPE {re.sub('(_bucket|_sum|_count)?({.*)?$', '', name)} " in text, name
+    return found
+
+
+def request_ids(service, node):
+    reply = service.ask("GET", "/v2/sandboxes")
+    assert re.fullmatch("[0-9a-f]{32}", reply.headers["X-Request-Id"])
+    reply = service.ask("POST", "/v2/sandboxes", {"templateID": "base"}, headers={"X-Request-Id": "mine-1.a_B"})
+    assert reply.status == 201 and reply.headers["X-Request-Id"] == "mine-1.a_B"
+    assert node.request_ids[-1] == "mine-1.a_B"
+    for wrong in ("", "a b", "x" * 65, 'a"b', "a=b"):
+        reply = service.ask("GET", "/v2/sandboxes", headers={"X-Request-Id": wrong})
+        assert re.fullmatch("[0-9a-f]{32}", reply.headers["X-Request-Id"]), wrong
+    assert service.ask("GET", "/nowhere", headers={"X-Request-Id": "lost"}).headers["X-Request-Id"] == "lost"
+    log = service.logged().decode()
+    assert re.search(r"request id=mine-1\.a_B method=POST route=/sandboxes status=201 ms=\d+ team=\S+\n", log), log
+    assert re.search(r"request id=lost method=GET route=none status=404 ms=\d+ team=-\n", log)
+
+
+def figures(service, node):
+    assert os.stat(f"{service.directory}/metrics.sock").st_mode & 0o7 == 0, "anyone can read them"
+    lost = 'atoll_api_requests_total{method="GET",route="none",status="404"}'
+    label = 'method="GET",route="/sandboxes/*"'
+    before = scrape(service)
+    service.ask("GET", "/nowhere")
+    sandbox = service.create()
+    for _ in range(3):
+        service.ask("GET", f"/sandboxes/{sandbox}")
+    after = scrape(service)
+    assert after[lost] == before.get(lost, 0) + 1, after
+    count = f"atoll_api_request_seconds_count{{{label}}}"
+    assert after[count] == before.get(count, 0) + 3
+    buckets = [after[f'atoll_api_request_seconds_bucket{{{label},le="{bound}"}}'] for bound in ("0.005", "1", "+Inf")]
+    assert buckets == sorted(buckets) and buckets[-1] == after[count], buckets
+    assert after['atoll_api_sandboxes{state="running"}'] >= 1
+    assert after["atoll_api_connections"] >= 0
+    assert after["atoll_node_up"] == 1 and after["atoll_node_creates_total"] == len(node.created)
+    assert after["atoll_node_sandboxes_running"] == 3 and len([n for n in after if n.startswith("atoll_node")]) == 3
+    node.kill()
+    try:
+        assert scrape(service)["atoll_node_up"] == 0
+    finally:
+        node.start()
+    until_up(service)
+    refused(service.ask("GET", "/metrics"), 404)
+
+
+def until_up(service):
+    end = time.monotonic() + 10
+    while service.ask("GET", "/templates").status != 200:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+CHECKS = [request_ids, figures, metrics, logs, volumes, volume_content, volume_guards, volume_streams]

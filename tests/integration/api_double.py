@@ -134,6 +134,7 @@ class Node:
         self.delay = 0  # seconds that a create takes
         self.age = 0  # how long ago, in seconds, the sandboxes to come say that they began
         self.metrics, self.logs = {}, {}  # by sandbox
+        self.request_ids = []
         self.asked = []  # paths with their queries
         self.refuse = None  # what a create is answered instead
         self.start()
@@ -154,6 +155,8 @@ class Node:
                 node.open.append(self.connection)
                 size = int(self.headers.get("Content-Length", 0))
                 body = json.loads(self.rfile.read(size)) if size else None
+                if "X-Request-Id" in self.headers:
+                    node.request_ids.append(self.headers["X-Request-Id"])
                 status, reply = node.answer(self.command, self.path, body)
                 data = b"" if reply is None else json.dumps(reply).encode()
                 self.send_response(status)
@@ -231,6 +234,8 @@ class Node:
         if method == "GET" and path.endswith(("/metrics", "/logs")):
             return self.kept(path, dict(urllib.parse.parse_qsl(query, True)))
         parts = path.strip("/").split("/")
+        if path == "/v1/figures":
+            return 200, {"creates_total": len(self.created), "sandboxes_running": 3, "bad name": 1, "text": "x"}
         if path == "/v1/templates":
             if not isinstance(self.templates, list):
                 return 200, self.templates

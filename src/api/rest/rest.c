@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "api/store/store.h"
+#include "api/telemetry.h"
 
 #define BODY_LIMIT (1024 * 1024)
 
@@ -215,13 +216,15 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	struct rest_call *call = calloc(1, sizeof(*call));
 	struct error err = { 0 };
 	const struct route *route;
+	struct api *api = context;
+	const char *id;
 	char allow[64];
 
 	if (!call) {
 		http_reply_error(exchange, 500, "out of memory");
 		return;
 	}
-	call->api = context;
+	call->api = api;
 	call->exchange = exchange;
 	http_exchange_on_close(exchange, on_gone, call);
 	route = find_route(exchange, call, allow);
@@ -232,6 +235,7 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		          allow[0] ? "this method is not allowed here" : "no such endpoint");
 		return;
 	}
+	telemetry_route(exchange, route->path);
 	if (!authenticate(call))
 		return;
 	if (size && json_parse_object(data, size, &call->body, &err) < 0) {
@@ -240,7 +244,11 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	}
 	if (!call->body)
 		call->body = json_object();
+	telemetry_team(exchange, call->team_id);
+	id = telemetry_id(exchange);
+	(void)snprintf(api->request_id, sizeof(api->request_id), "%s", id ? id : "");
 	route->handle(call);
+	api->request_id[0] = '\0';
 }
 
 static void answer_health(const struct api *api, struct http_exchange *exchange)
@@ -258,8 +266,10 @@ void rest_route(struct api *api, struct http_exchange *exchange)
 {
 	const char *path = http_request_path(exchange);
 
-	if (strcmp(path, "/health") == 0)
+	if (strcmp(path, "/health") == 0) {
+		telemetry_route(exchange, "/health");
 		answer_health(api, exchange);
-	else
+	} else {
 		http_request_collect(exchange, BODY_LIMIT, on_body, api);
+	}
 }

@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "api/store/volumes.h"
+#include "api/telemetry.h"
 #include "api/volumes/live.h"
 
 #define PREFIX     "/volumecontent/"
@@ -311,9 +312,15 @@ static void serve(struct volume *volume, struct http_exchange *exchange, const c
 		content_fail(exchange, 405, "this method is not allowed here");
 }
 
-static bool is_endpoint(const char *what)
+/* The endpoint as figures and logs name it; NULL: there is none. */
+static const char *route_of(const char *what)
 {
-	return strcmp(what, "/path") == 0 || strcmp(what, "/dir") == 0 || strcmp(what, "/file") == 0;
+	static const char *const routes[] = { PREFIX "*/path", PREFIX "*/dir", PREFIX "*/file" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(routes); i++)
+		if (strcmp(routes[i] + strlen(PREFIX "*"), what) == 0)
+			return routes[i];
+	return NULL;
 }
 
 /* 0, or the status of the refusal with `err`. */
@@ -341,6 +348,7 @@ static int authenticate(struct api *api, struct http_exchange *exchange, const c
 		error_set(err, EACCES, "Invalid volume token");
 		return 401;
 	}
+	telemetry_team(exchange, volume.team_id);
 	return 0;
 }
 
@@ -349,6 +357,7 @@ bool volumes_serve(struct api *api, struct http_exchange *exchange)
 	const char *path = http_request_path(exchange);
 	struct content_request request = { 0 };
 	struct volume *volume;
+	const char *route;
 	struct error err = { 0 };
 	char id[40];
 	int status;
@@ -358,10 +367,12 @@ bool volumes_serve(struct api *api, struct http_exchange *exchange)
 	path += strlen(PREFIX);
 	(void)snprintf(id, sizeof(id), "%.*s", (int)strcspn(path, "/"), path);
 	path += strcspn(path, "/");
-	if (!is_endpoint(path)) {
+	route = route_of(path);
+	if (!route) {
 		content_fail(exchange, 404, "no such endpoint");
 		return true;
 	}
+	telemetry_route(exchange, route);
 	status = authenticate(api, exchange, id, &err);
 	if (!status && read_query(exchange, &request, &err) < 0)
 		status = 400;
