@@ -76,6 +76,44 @@ def logs(service, node):
     refused(service.ask("GET", "/sandboxes/%2E%2E/logs"), 400)
 
 
+def networks(service, node):
+    plain = service.create()
+    shown = service.ask("GET", f"/sandboxes/{plain}").json
+    assert shown["allowInternetAccess"] is None and "network" not in shown, shown
+    given = {"allowOut": ["1.1.1.1"], "maskRequestHost": "localhost:${PORT}"}
+    sandbox = service.create(allow_internet_access=False, network={**given, "unknown": 1})
+    shown = service.ask("GET", f"/sandboxes/{sandbox}").json
+    assert shown["allowInternetAccess"] is False and shown["network"] == given, shown
+
+    def put(body):
+        return service.ask("PUT", f"/sandboxes/{sandbox}/network", body)
+    wanted = {"allowOut": ["*.example.com", "10.0.0.0/8", "::1"], "denyOut": ["0.0.0.0/0", "2001:db8::/32"],
+              "rules": {"api.example.com": [{"transform": {"headers": {"X-A": "b"}}}]}}
+    assert put({**wanted, "allow_internet_access": True}).status == 204
+    shown = service.ask("GET", f"/sandboxes/{sandbox}").json
+    assert shown["allowInternetAccess"] is True, shown
+    assert shown["network"] == {"maskRequestHost": given["maskRequestHost"], **wanted}, shown
+    service.end(signal.SIGKILL)
+    service.start()
+    assert service.ask("GET", f"/sandboxes/{sandbox}").json["network"] == shown["network"]
+    assert put({}).status == 204
+    shown = service.ask("GET", f"/sandboxes/{sandbox}").json
+    assert shown["network"] == {"maskRequestHost": given["maskRequestHost"]} and shown["allowInternetAccess"] is None
+    refused(put({"allowOut": ["example.com"]}), 400, "denyOut")
+    for body in ({"denyOut": ["example.com"]}, {"denyOut": ["1.2.3.4/33"]}, {"denyOut": "1.2.3.4"}, {"allowOut": [7]},
+                 {"allowOut": ["a b"]}, {"denyOut": ["1.2.3"]}, {"rules": []}, {"rules": {"": []}},
+                 {"rules": {"a.b": [{}, {}]}}, {"rules": {"a.b": [{"transform": {"headers": {"X": "a\r\nb"}}}]}},
+                 {"allow_internet_access": "no"}, {"denyOut": ["1.1.1.1"] * 1001}):
+        refused(put(body), 400)
+    refused(put({"egressProxy": {"address": "a:1"}}), 403)
+    refused(service.ask("POST", "/v2/sandboxes", {"templateID": "base", "network": {"denyOut": ["x"]}}), 400)
+    refused(service.ask("PUT", f"/sandboxes/{UNKNOWN}/network", {}), 404)
+    assert service.ask("POST", f"/sandboxes/{sandbox}/pause").status == 204
+    refused(put({}), 409)
+    for ended in (sandbox, plain):
+        assert service.ask("DELETE", f"/sandboxes/{ended}").status == 204
+
+
 # --- volumes ---
 
 class Volume:
@@ -334,4 +372,4 @@ def until_up(service):
         time.sleep(0.1)
 
 
-CHECKS = [request_ids, figures, metrics, logs, volumes, volume_content, volume_guards, volume_streams]
+CHECKS = [request_ids, figures, metrics, logs, networks, volumes, volume_content, volume_guards, volume_streams]

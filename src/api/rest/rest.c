@@ -31,7 +31,7 @@ static const struct route {
 	{ "POST", "/sandboxes/*/resume", lifecycle_resume },
 	{ "POST", "/sandboxes/*/snapshots", snapshots_create },
 	{ "POST", "/sandboxes/*/fork", fork_create },
-	{ "PUT", "/sandboxes/*/network", rest_not_yet },
+	{ "PUT", "/sandboxes/*/network", network_update },
 	{ "GET", "/snapshots", snapshots_list },
 	{ "GET", "/templates", templates_list },
 	{ "GET", "/templates/aliases/*", templates_get_alias },

@@ -54,6 +54,12 @@ struct record *sandboxes_new_record(const char *team_id, const char *template, b
 /* What asks the node for it, from `template` (a name, or a build's id). New reference. */
 json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars);
 
+/* `network` and `allow_internet_access` of a create: check them (0 or -errno with `err`), keep them
+ * (likewise), show what is kept in a sandbox's details. */
+int network_check(const json_t *body, struct error *err);
+int network_keep(struct api *api, const char *id, const json_t *body, struct error *err);
+void network_show(struct api *api, const char *id, json_t *json);
+
 /* Handlers, by subject. */
 void sandboxes_create(struct rest_call *call);
 void sandboxes_list(struct rest_call *call);
@@ -68,6 +74,7 @@ void lifecycle_resume(struct rest_call *call);
 /* Wake a paused sandbox, to live `timeout` seconds; answers 201 with it. */
 void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeout);
 
+void network_update(struct rest_call *call);
 void metrics_get(struct rest_call *call);
 void metrics_list(struct rest_call *call);
 void logs_get(struct rest_call *call);
