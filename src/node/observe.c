@@ -18,6 +18,16 @@
 
 /* --- asking --- */
 
+/* No connection stays: none would be used again in time, and none should be open when the guest is saved. */
+static void finish(struct sandbox *sandbox)
+{
+	char vsock[NODE_PATH_MAX];
+
+	sandbox->observed = false;
+	sandbox_vsock_path(sandbox, vsock);
+	http_client_forget(sandbox->node->client, vsock);
+}
+
 static void on_logs(int status, const char *data, size_t size, const struct error *err, void *context);
 
 static void fetch_logs(struct sandbox *sandbox)
@@ -42,16 +52,17 @@ static void on_logs(int status, const char *data, size_t size, const struct erro
 	(void)err;
 	if (!sandbox_answer_counts(sandbox))
 		return;
-	sandbox->observed = false;
-	if (!answer || !sandbox->history)
+	if (!answer || !sandbox->history) {
+		finish(sandbox);
 		return;
+	}
 	more = guest_log_take(&sandbox->history->log, answer, time_wall_ms(), &failure);
 	if (more < 0)
 		log_warn("the logs of %s: %s", sandbox->id, failure.message);
-	if (more > 0 && ++sandbox->fetches < FETCHES && !sandbox->busy) {
-		sandbox->observed = true;
+	if (more > 0 && ++sandbox->fetches < FETCHES && !sandbox->busy)
 		fetch_logs(sandbox);
-	}
+	else
+		finish(sandbox);
 }
 
 static void on_metrics(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -65,17 +76,19 @@ static void on_metrics(int status, const char *data, size_t size, const struct e
 	(void)err;
 	if (!sandbox_answer_counts(sandbox))
 		return;
-	sandbox->observed = false;
-	if (!answer || !sandbox->history || !sandbox->running)
+	if (!answer || !sandbox->history || !sandbox->running) {
+		finish(sandbox);
 		return;
+	}
 	if (usage_parse(answer, time_wall_ms() / 1000, &sample, NULL) == 0)
 		usage_add(sandbox->history->usage, &sample);
 	last = json_object_get(answer, "log_seq");
 	if (json_is_integer(last) && json_integer_value(last) != sandbox->history->log.seq &&
 	    !sandbox->busy) {
-		sandbox->observed = true;
 		sandbox->fetches = 0;
 		fetch_logs(sandbox);
+	} else {
+		finish(sandbox);
 	}
 }
 

@@ -226,6 +226,14 @@ int network_keep(struct api *api, const char *id, const json_t *body, struct err
 	return keep(api, id, network, internet, err);
 }
 
+int network_copy(struct api *api, const char *from, const char *to, struct error *err)
+{
+	cleanup_free char *text = NULL;
+	int ret = store_get_network(api->store, from, &text, err);
+
+	return ret < 0 ? (ret == -ENOENT ? 0 : ret) : store_put_network(api->store, to, text, err);
+}
+
 void network_show(struct api *api, const char *id, json_t *json)
 {
 	cleanup_json json_t *whole = load(api, id);

@@ -58,6 +58,7 @@ json_t *sandboxes_node_request(const struct record *record, const char *template
  * (likewise), show what is kept in a sandbox's details. */
 int network_check(const json_t *body, struct error *err);
 int network_keep(struct api *api, const char *id, const json_t *body, struct error *err);
+int network_copy(struct api *api, const char *from, const char *to, struct error *err);
 void network_show(struct api *api, const char *id, json_t *json);
 
 /* Handlers, by subject. */
