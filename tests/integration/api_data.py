@@ -99,6 +99,9 @@ def networks(service, node):
     assert put({}).status == 204
     shown = service.ask("GET", f"/sandboxes/{sandbox}").json
     assert shown["network"] == {"maskRequestHost": given["maskRequestHost"]} and shown["allowInternetAccess"] is None
+    assert put({"denyOut": ["9.9.9.9"]}).status == 204
+    copy = service.ask("POST", f"/sandboxes/{sandbox}/fork", {"count": 1}).json[0]["sandbox"]["sandboxID"]
+    assert service.ask("GET", f"/sandboxes/{copy}").json["network"]["denyOut"] == ["9.9.9.9"]
     refused(put({"allowOut": ["example.com"]}), 400, "denyOut")
     for body in ({"denyOut": ["example.com"]}, {"denyOut": ["1.2.3.4/33"]}, {"denyOut": "1.2.3.4"}, {"allowOut": [7]},
                  {"allowOut": ["a b"]}, {"denyOut": ["1.2.3"]}, {"rules": []}, {"rules": {"": []}},

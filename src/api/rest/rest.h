@@ -55,7 +55,7 @@ struct record *sandboxes_new_record(const char *team_id, const char *template, b
 json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars);
 
 /* `network` and `allow_internet_access` of a create: check them (0 or -errno with `err`), keep them
- * (likewise), show what is kept in a sandbox's details. */
+ * (likewise), give them to a copy (likewise), show what is kept in a sandbox's details. */
 int network_check(const json_t *body, struct error *err);
 int network_keep(struct api *api, const char *id, const json_t *body, struct error *err);
 int network_copy(struct api *api, const char *from, const char *to, struct error *err);
