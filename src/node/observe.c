@@ -190,30 +190,95 @@ void observe_reply_latest(struct node *node, struct http_exchange *exchange)
 	http_reply_json(exchange, 200, latest);
 }
 
-void observe_reply_logs(struct node *node, struct http_exchange *exchange, const char *id)
+/* Some MiB of JSON are read on a thread: nobody else has to wait for that. */
+struct reading {
+	uv_work_t work;
+	struct http_exchange *exchange; /* NULL: who asked is gone */
+	struct guest_log_query query;
+	json_t *list;
+	char *search;
+	char path[NODE_PATH_MAX];
+	char team_id[64];
+};
+
+static void on_reading_gone(struct http_exchange *exchange, void *context)
+{
+	struct reading *reading = context;
+
+	(void)exchange;
+	reading->exchange = NULL;
+}
+
+static void read_log(uv_work_t *work)
+{
+	struct reading *reading = work->data;
+
+	reading->list = guest_log_read(reading->path, &reading->query);
+}
+
+static void on_read(uv_work_t *work, int status)
+{
+	struct reading *reading = work->data;
+
+	if (reading->exchange)
+		http_exchange_on_close(reading->exchange, NULL, NULL);
+	if (reading->exchange && status == 0)
+		http_reply_json(reading->exchange, 200,
+		                json_pack("{s:s,s:O}", "team_id", reading->team_id, "logs", reading->list));
+	else if (reading->exchange)
+		http_reply_error(reading->exchange, 503, "the logs cannot be read");
+	json_decref(reading->list);
+	free(reading->search);
+	free(reading);
+}
+
+/* What is asked for. False: it has been refused. */
+static bool read_query(struct http_exchange *exchange, struct guest_log_query *query)
 {
 	const char *level = http_request_query(exchange, "level");
 	const char *direction = http_request_query(exchange, "direction");
-	struct guest_log_query query = { .limit = LOGS_MAX };
+	int64_t limit = LOGS_MAX;
+
+	query->backward = direction && strcmp(direction, "backward") == 0;
+	query->cursor_ms = query->backward ? INT64_MAX : 0;
+	if (level && guest_log_level(level) < 0) {
+		http_reply_error(exchange, 400, "level must be debug, info, warn or error");
+		return false;
+	}
+	query->level = level ? (enum guest_log_level)guest_log_level(level) : GUEST_LOG_DEBUG;
+	if (!read_number(exchange, "cursor_ms", &query->cursor_ms) || !read_number(exchange, "limit", &limit))
+		return false;
+	query->limit = limit < LOGS_MAX ? (unsigned)limit : LOGS_MAX;
+	return true;
+}
+
+void observe_reply_logs(struct node *node, struct http_exchange *exchange, const char *id)
+{
+	const char *search = http_request_query(exchange, "search");
+	struct guest_log_query query = { 0 };
 	char path[NODE_PATH_MAX];
 	char team_id[64] = "";
-	int64_t limit = LOGS_MAX;
+	struct reading *reading;
 
 	if (history_find(node, id, path, team_id) < 0) {
 		http_reply_error(exchange, 404, "there are no logs of sandbox '%s'", id);
 		return;
 	}
-	query.backward = direction && strcmp(direction, "backward") == 0;
-	query.cursor_ms = query.backward ? INT64_MAX : 0;
-	query.search = http_request_query(exchange, "search");
-	if (level && guest_log_level(level) < 0) {
-		http_reply_error(exchange, 400, "level must be debug, info, warn or error");
+	if (!read_query(exchange, &query))
+		return;
+	reading = calloc(1, sizeof(*reading));
+	if (!reading || (search && !(reading->search = strdup(search)))) {
+		free(reading);
+		http_reply_error(exchange, 503, "out of memory");
 		return;
 	}
-	query.level = level ? (enum guest_log_level)guest_log_level(level) : GUEST_LOG_DEBUG;
-	if (!read_number(exchange, "cursor_ms", &query.cursor_ms) || !read_number(exchange, "limit", &limit))
-		return;
-	query.limit = limit < LOGS_MAX ? (unsigned)limit : LOGS_MAX;
-	http_reply_json(exchange, 200,
-	                json_pack("{s:s,s:o}", "team_id", team_id, "logs", guest_log_read(path, &query)));
+	query.search = reading->search;
+	reading->query = query;
+	reading->exchange = exchange;
+	reading->work.data = reading;
+	(void)snprintf(reading->path, sizeof(reading->path), "%s", path);
+	(void)snprintf(reading->team_id, sizeof(reading->team_id), "%s", team_id);
+	http_exchange_on_close(exchange, on_reading_gone, reading);
+	if (uv_queue_work(node->loop, &reading->work, read_log, on_read) < 0)
+		on_read(&reading->work, -EIO);
 }
