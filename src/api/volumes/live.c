@@ -251,7 +251,7 @@ int volumes_make(struct volumes *volumes, const char *id, struct error *err)
 
 struct removal {
 	uv_work_t work;
-	char path[400];
+	char path[640];
 	struct error err;
 };
 
@@ -281,7 +281,7 @@ static void remove_later(struct volumes *volumes, const char *name)
 	if (!removal)
 		return;
 	removal->work.data = removal;
-	(void)snprintf(removal->path, sizeof(removal->path), "%s/%s", volumes->directory, name);
+	(void)snprintf(removal->path, sizeof(removal->path), "%.255s/%s", volumes->directory, name);
 	if (uv_queue_work(volumes->api->loop, &removal->work, remove_files, on_removed) < 0)
 		free(removal);
 }
