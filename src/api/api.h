@@ -19,6 +19,8 @@
 struct control;
 struct registry;
 struct store;
+struct telemetry;
+struct volumes;
 
 struct api {
 	uv_loop_t *loop;
@@ -26,6 +28,9 @@ struct api {
 	struct store *store;
 	struct registry *registry;
 	struct control *control; /* control.h */
+	struct volumes *volumes;
+	struct telemetry *telemetry;
+	char request_id[72]; /* of the request whose handler runs, told to the node; "": none */
 	struct http_server *server;
 	struct http_client *node;     /* to the node */
 	struct http_client *upstream; /* into sandboxes */

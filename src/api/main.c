@@ -17,6 +17,8 @@
 #include "api/registry.h"
 #include "api/rest/rest.h"
 #include "api/store/store.h"
+#include "api/telemetry.h"
+#include "api/volumes/volumes.h"
 
 #define USER             "atoll"
 #define FILES_MAX        65536
@@ -24,6 +26,7 @@
 #define SANDBOX_IDLE     4    /* kept connections per endpoint */
 #define SANDBOX_IDLE_MS  4000 /* less than the 5 s after which many servers close: Node, uvicorn */
 #define CONNECTIONS_MAX  20000
+#define VOLUME_MAX       (UINT64_C(10) << 30) /* bytes of a volume */
 
 struct options {
 	const char *run;
@@ -33,12 +36,18 @@ struct options {
 	struct control_options control;
 	char ip[64];
 	uint16_t port;
+	uint64_t volume_max; /* bytes that a volume may use */
 };
 
 void api_route(struct http_exchange *exchange, void *context)
 {
-	if (!edge_serve(context, exchange))
-		rest_route(context, exchange);
+	struct api *api = context;
+
+	if (edge_serve(api, exchange))
+		return;
+	telemetry_begin(api->telemetry, exchange);
+	if (!volumes_serve(api, exchange))
+		rest_route(api, exchange);
 }
 
 static int parse_listen(const char *text, struct options *options)
@@ -93,6 +102,7 @@ static int parse_options(int argc, char **argv, struct options *options)
 		                               { "rate-limit", required_argument, NULL, 'R' },
 		                               { "sample-seconds", required_argument, NULL, 'S' },
 		                               { "routes", no_argument, NULL, 'O' },
+		                               { "volume-mib", required_argument, NULL, 'v' },
 		                               { 0 } };
 	int option;
 
@@ -128,6 +138,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 		case 'O':
 			options->routes = true;
 			return 0;
+		case 'v':
+			options->volume_max = (uint64_t)strtoul(optarg, NULL, 10) << 20;
+			break;
 		default:
 			return -EINVAL;
 		}
@@ -150,8 +163,8 @@ static int read_key(const char *path, char key[128], struct error *err)
 	return 0;
 }
 
-/* Become the user of the service; the directory of the store is its own. */
-static int drop_privileges(const char *directory, struct error *err)
+/* Become the user of the service; these directories are its own, up to NULL. */
+static int drop_privileges(const struct api *api, const char *const *directories, struct error *err)
 {
 	const struct passwd *user = getpwnam(USER);
 
@@ -161,8 +174,12 @@ static int drop_privileges(const char *directory, struct error *err)
 		log_warn("there is no user '" USER "': staying root");
 		return 0;
 	}
-	if (chown(directory, user->pw_uid, user->pw_gid) < 0 || initgroups(USER, user->pw_gid) < 0 ||
-	    setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
+	for (; *directories; directories++)
+		if (chown(*directories, user->pw_uid, user->pw_gid) < 0)
+			return error_errno(err, errno, "own %s", *directories);
+	if (telemetry_own(api->telemetry, user->pw_uid, user->pw_gid, err) < 0)
+		return -err->code;
+	if (initgroups(USER, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		return error_errno(err, errno, "become user '" USER "'");
 	return 0;
 }
@@ -174,32 +191,43 @@ static int start(struct api *api, const struct options *options, struct error *e
 		                              .max_connections = CONNECTIONS_MAX };
 	const struct rlimit files = { FILES_MAX, FILES_MAX };
 	char directory[256];
+	char volumes[256];
+	const char *const owned[] = { directory, volumes, NULL };
 	char path[300];
 	char key[128];
 	int ret = read_key(options->key_file, key, err);
 
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 	(void)snprintf(directory, sizeof(directory), "%.240s/api", options->data);
+	(void)snprintf(volumes, sizeof(volumes), "%.240s/volumes", options->data);
 	(void)snprintf(path, sizeof(path), "%s/atoll.db", directory);
 	umask(0077);
 	if (ret == 0)
 		ret = file_make_directories(directory, 0700, err);
 	if (ret == 0)
 		ret = control_load(api, &options->control, err);
+	if (ret == 0)
+		ret = file_make_directories(volumes, 0700, err);
 	if (ret < 0)
 		return ret;
 	api->server = http_server_new(api->loop, &server);
 	ret = api->server ? http_server_listen_tcp(api->server, options->ip, options->port, err)
 	                  : error_errno(err, ENOMEM, "start");
+	/* After the listening: two of us must not take each other's socket. */
+	if (ret == 0 && !(api->telemetry = telemetry_new(api, err)))
+		ret = -err->code;
 	if (ret == 0)
-		ret = drop_privileges(directory, err);
+		ret = drop_privileges(api, owned, err);
 	if (ret < 0)
 		return ret;
 	api->store = store_open(path, err);
 	if (!api->store || store_ensure_key(api->store, key, err) < 0)
 		return -EIO;
 	api->registry = registry_new(api->store, err);
-	return api->registry ? control_start(api, err) : -EIO;
+	if (!api->registry)
+		return -EIO;
+	api->volumes = volumes_new(api, volumes, options->volume_max, err);
+	return api->volumes ? control_start(api, err) : -EIO;
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -210,7 +238,7 @@ static void on_signal(uv_signal_t *handle, int number)
 
 int main(int argc, char **argv)
 {
-	struct options options = { 0 };
+	struct options options = { .volume_max = VOLUME_MAX };
 	static struct api api; /* static: what it holds lives until the process ends */
 	static uv_signal_t signals[2];
 	struct error err = { 0 };
@@ -218,7 +246,7 @@ int main(int argc, char **argv)
 	if (parse_options(argc, argv, &options) < 0) {
 		fputs("usage: atoll-api --run DIR --data DIR --listen IP:PORT --key-file FILE"
 		      " [--admin-token-file FILE] [--secrets-key-file FILE] [--rate-limit RATE:BURST|none]"
-		      " [--sample-seconds N]\n       atoll-api --routes\n",
+		      " [--sample-seconds N] [--volume-mib N]\n       atoll-api --routes\n",
 		      stderr);
 		return 2;
 	}

@@ -19,7 +19,8 @@ void api_call_node(struct api *api, const char *method, const char *target, json
 
 	json_decref(body);
 	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.90s/node.sock", api->run);
-	http_call_simple(api->node, &endpoint, method, target, text, CALL_PATIENCE, done, context);
+	http_call_simple_as(api->node, &endpoint, method, target, text, CALL_PATIENCE,
+	                    api->request_id[0] ? api->request_id : NULL, done, context);
 }
 
 static bool is_paused(const json_t *sandbox)

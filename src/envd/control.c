@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "envd/envd.h"
+#include "envd/records.h"
 
 #define INIT_LIMIT  (1024 * 1024)
 #define ENTROPY_MAX 512
@@ -147,6 +148,11 @@ static int apply(struct envd *envd, const struct init_request *request, struct e
 		ret = error_errno(err, errno, "set the host name '%s'", request->hostname);
 	if (ret < 0)
 		return ret;
+	/* What was logged in a template, or in the sandbox that this is a copy of, is no business of this
+	 * one. */
+	if (!envd->sandbox_id || !request->sandbox || strcmp(envd->sandbox_id, request->sandbox) != 0)
+		records_clear(envd->records);
+	set_string(&envd->sandbox_id, request->sandbox);
 	set_identity(envd, request);
 	set_string(&envd->token, request->token);
 	if (request->user)

@@ -29,13 +29,16 @@ enum envd_door {
 };
 
 struct processes;
+struct records;
 
 struct envd {
 	uv_loop_t *loop;
 	struct http_server *server;
 	struct processes *processes;
+	struct records *records;
 	struct list watchers;  /* those that clients ask for events, see watch_service.c */
 	json_t *env_vars;      /* of the sandbox, for every process */
+	char *sandbox_id;      /* NULL: none was told */
 	char *token;           /* clients must show it; NULL: none */
 	char *default_user;    /* for requests that name none */
 	char *default_workdir; /* "" = the user's home */

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "envd/envd.h"
+#include "envd/records.h"
 
 static void usage(FILE *to)
 {
@@ -116,13 +117,14 @@ static int start(struct envd *envd, const struct options *options, struct error 
 
 	envd->server = http_server_new(envd->loop, &server);
 	envd->processes = processes_new(envd);
+	envd->records = records_new();
 	list_init(&envd->watchers);
 	envd->env_vars = json_object();
 	envd->default_user = strdup(options->user);
 	envd->default_workdir = strdup("");
 	envd->token = options->token ? strdup(options->token) : NULL;
-	if (!envd->server || !envd->processes || !envd->default_user || !envd->default_workdir ||
-	    (options->token && !envd->token))
+	if (!envd->server || !envd->processes || !envd->records || !envd->default_user ||
+	    !envd->default_workdir || (options->token && !envd->token))
 		return error_errno(err, ENOMEM, "start");
 	ret = http_server_listen_tcp(envd->server, options->ip, options->port, err);
 	return ret < 0 || envd->native ? ret : listen_vsock(envd, err);

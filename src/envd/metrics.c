@@ -5,7 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "envd/envd.h"
+#include "envd/records.h"
 
 #define TEXT_LIMIT 65536
 
@@ -20,11 +20,14 @@ static uint64_t memory_field(const char *text, const char *key)
 	return kib * 1024;
 }
 
-/* Busy share of all CPUs since the last call, percent. The first call tells the share since the start. */
-static double cpu_used(void)
+/* Busy share of all CPUs since the last call by the same door, percent. The first call tells the share since
+ * the start. */
+static double cpu_used(int door)
 {
-	static unsigned long long last_busy;
-	static unsigned long long last_all;
+	static unsigned long long busy_before[2];
+	static unsigned long long all_before[2];
+	unsigned long long last_busy = busy_before[door];
+	unsigned long long last_all = all_before[door];
 	cleanup_buffer struct buffer text = { .limit = TEXT_LIMIT };
 	unsigned long long v[8] = { 0 };
 	unsigned long long all = 0;
@@ -39,8 +42,8 @@ static double cpu_used(void)
 		all += v[i];
 	busy = all - v[3] - v[4];
 	share = all > last_all ? 100.0 * (double)(busy - last_busy) / (double)(all - last_all) : 0;
-	last_busy = busy;
-	last_all = all;
+	busy_before[door] = busy;
+	all_before[door] = all;
 	/* Two decimals. */
 	return (double)(long long)(share * 100 + 0.5) / 100;
 }
@@ -48,12 +51,13 @@ static double cpu_used(void)
 void metrics_handle(struct envd *envd, struct http_exchange *exchange)
 {
 	cleanup_buffer struct buffer text = { .limit = TEXT_LIMIT };
+	int door = http_exchange_tag(exchange) == ENVD_DOOR_CONTROL ? ENVD_DOOR_CONTROL : ENVD_DOOR_PUBLIC;
 	struct statvfs disk = { 0 };
 	uint64_t total;
 	uint64_t used;
 	uint64_t cache;
+	json_t *answer;
 
-	(void)envd;
 	if (file_read("/proc/meminfo", &text, NULL) < 0 || statvfs("/", &disk) < 0) {
 		http_reply_error(exchange, 500, "the metrics cannot be read");
 		return;
@@ -62,12 +66,15 @@ void metrics_handle(struct envd *envd, struct http_exchange *exchange)
 	cache = memory_field(text.data, "\nCached:");
 	used = total - memory_field(text.data, "MemAvailable:");
 	http_reply_header(exchange, "Cache-Control", "no-store");
-	http_reply_json(exchange, 200,
-	                json_pack("{s:I,s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "ts", (json_int_t)time(NULL),
-	                          "cpu_count", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "cpu_used_pct",
-	                          cpu_used(), "mem_total", (json_int_t)total, "mem_used", (json_int_t)used,
-	                          "mem_cache", (json_int_t)cache, "mem_total_mib", (json_int_t)(total >> 20),
-	                          "mem_used_mib", (json_int_t)(used >> 20), "disk_used",
-	                          (json_int_t)((disk.f_blocks - disk.f_bfree) * disk.f_frsize), "disk_total",
-	                          (json_int_t)(disk.f_blocks * disk.f_frsize)));
+	answer = json_pack("{s:I,s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "ts", (json_int_t)time(NULL),
+	                   "cpu_count", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "cpu_used_pct",
+	                   cpu_used(door), "mem_total", (json_int_t)total, "mem_used", (json_int_t)used,
+	                   "mem_cache", (json_int_t)cache, "mem_total_mib", (json_int_t)(total >> 20),
+	                   "mem_used_mib", (json_int_t)(used >> 20), "disk_used",
+	                   (json_int_t)((disk.f_blocks - disk.f_bfree) * disk.f_frsize), "disk_total",
+	                   (json_int_t)(disk.f_blocks * disk.f_frsize));
+	/* So that the node need not ask for logs when there are none. */
+	if (door == ENVD_DOOR_CONTROL)
+		(void)json_object_set_new(answer, "log_seq", json_integer(records_last(envd->records)));
+	http_reply_json(exchange, 200, answer);
 }

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "envd/records.h"
 #include "envd/spawn.h"
 
 #define RETAIN_MS  30000              /* how long the end of a process can be asked for */
@@ -102,6 +103,37 @@ static json_t *end_event(const struct process *process)
 	return json_pack("{s:{s:o}}", "event", "end", end);
 }
 
+/* --- what the logs say of it --- */
+
+static void record_start(const struct process *process, const char *command)
+{
+	char pid[16];
+	char message[64];
+
+	(void)snprintf(pid, sizeof(pid), "%d", (int)process->pid);
+	(void)snprintf(message, sizeof(message), "Process with pid %d started", (int)process->pid);
+	records_add(process->owner->envd->records, RECORD_INFO, message,
+	            json_pack("{s:s,s:s,s:o?}", "event_type", "process_start", "pid", pid, "command",
+	                      records_text(command)));
+}
+
+static void record_end(const struct process *process)
+{
+	bool exited = WIFEXITED(process->status);
+	char status[96];
+	char pid[16];
+	char code[16];
+	char message[64];
+
+	describe_end(process->status, status);
+	(void)snprintf(pid, sizeof(pid), "%d", (int)process->pid);
+	(void)snprintf(code, sizeof(code), "%d", exited ? WEXITSTATUS(process->status) : -1);
+	(void)snprintf(message, sizeof(message), "Process with pid %d ended", (int)process->pid);
+	records_add(process->owner->envd->records, RECORD_INFO, message,
+	            json_pack("{s:s,s:s,s:s,s:s}", "event_type", "process_end", "pid", pid, "exit_code", code,
+	                      "status", status));
+}
+
 static void listener_free(struct listener *listener)
 {
 	list_remove(&listener->link);
@@ -144,6 +176,7 @@ static void end_if_over(struct process *process)
 		if (process->outputs[i])
 			return;
 	process->ended = true;
+	record_end(process);
 	if (process->input)
 		stream_close(process->input);
 	list_for_each_safe (node, &process->listeners) {
@@ -491,6 +524,7 @@ struct process *process_start(struct processes *processes, const struct process_
 	(void)uv_timer_init(processes->envd->loop, &process->timer);
 	process->timer.data = process;
 	take_streams(process, &spawned);
+	record_start(process, options->command);
 	return process;
 }
 

@@ -105,3 +105,8 @@ typedef void http_simple_fn(int status, const char *data, size_t size, const str
 void http_call_simple(struct http_client *client, const struct http_endpoint *endpoint, const char *method,
                       const char *target, const char *body, unsigned timeout_ms, http_simple_fn *done,
                       void *context);
+
+/* The same with an X-Request-Id (NULL: none). */
+void http_call_simple_as(struct http_client *client, const struct http_endpoint *endpoint, const char *method,
+                         const char *target, const char *body, unsigned timeout_ms, const char *request_id,
+                         http_simple_fn *done, void *context);

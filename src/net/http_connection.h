@@ -68,6 +68,9 @@ struct http_exchange {
 	bool body_ended; /* on_end was called */
 	/* reply */
 	struct buffer reply_headers;
+	int reply_status; /* 0: not begun */
+	void (*on_end)(struct http_exchange *, int, void *);
+	void *end_context;
 	bool reply_begun;
 	bool reply_chunked;
 	bool reply_bodyless;

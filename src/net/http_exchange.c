@@ -32,6 +32,8 @@ void http_exchange_free(struct http_exchange *exchange)
 {
 	if (!exchange)
 		return;
+	if (exchange->on_end)
+		exchange->on_end(exchange, exchange->reply_status, exchange->end_context);
 	list_for_each_safe (node, &exchange->query_values)
 		free(list_entry(node, struct query_value, link));
 	http_head_fini(&exchange->head);
@@ -227,6 +229,7 @@ void http_reply_begin(struct http_exchange *exchange, int status, int64_t conten
 	bool empty_status = status == 204 || status == 304 || status < 200;
 
 	exchange->reply_begun = true;
+	exchange->reply_status = status;
 	exchange->reply_bodyless = empty_status || strcmp(exchange->method, "HEAD") == 0;
 	exchange->reply_chunked = content_length < 0 && !empty_status;
 	/* A body that nobody will read in time, or an upgrade that was declined: this connection ends here.
@@ -339,6 +342,13 @@ void http_exchange_on_close(struct http_exchange *exchange, void (*on_close)(str
 {
 	exchange->on_close = on_close;
 	exchange->close_context = context;
+}
+
+void http_exchange_on_end(struct http_exchange *exchange, void (*on_end)(struct http_exchange *, int, void *),
+                          void *context)
+{
+	exchange->on_end = on_end;
+	exchange->end_context = context;
 }
 
 void http_exchange_abort(struct http_exchange *exchange)

@@ -561,6 +561,11 @@ int http_server_listen_fd(struct http_server *server, int fd, int tag, struct er
 	return listener_start(listener, ret, err, "descriptor");
 }
 
+unsigned http_server_connections(const struct http_server *server)
+{
+	return server->connection_count;
+}
+
 uint16_t http_server_port(const struct http_server *server)
 {
 	return server->port;

@@ -53,6 +53,9 @@ int http_server_listen_unix(struct http_server *server, const char *path, unsign
 int http_server_listen_fd(struct http_server *server, int fd, int tag, struct error *err);
 uint16_t http_server_port(const struct http_server *server);
 
+/* Connections that are open and not taken. */
+unsigned http_server_connections(const struct http_server *server);
+
 /* Stop listening, abort what is open, and free the server when the loop has closed its handles. */
 void http_server_free(struct http_server *server);
 
@@ -123,6 +126,14 @@ void http_reply_on_drain(struct http_exchange *exchange,
  */
 void http_exchange_on_close(struct http_exchange *exchange,
                             void (*on_close)(struct http_exchange *exchange, void *context), void *context);
+
+/*
+ * Called once when the exchange is over, however it ends: `status` is that of the reply, 0 when none was
+ * begun. The exchange can still be looked at.
+ */
+void http_exchange_on_end(struct http_exchange *exchange,
+                          void (*on_end)(struct http_exchange *exchange, int status, void *context),
+                          void *context);
 
 /* Break the connection at once, without a proper end: the client sees a torn stream. on_close is not called.
  */

@@ -71,9 +71,9 @@ static void on_error(struct http_call *call, enum http_call_error error, bool af
 	simple_finish(simple, 0, &err);
 }
 
-void http_call_simple(struct http_client *client, const struct http_endpoint *endpoint, const char *method,
-                      const char *target, const char *body, unsigned timeout_ms, http_simple_fn *done,
-                      void *context)
+void http_call_simple_as(struct http_client *client, const struct http_endpoint *endpoint, const char *method,
+                         const char *target, const char *body, unsigned timeout_ms, const char *request_id,
+                         http_simple_fn *done, void *context)
 {
 	static const struct http_call_events events = {
 		.on_response = on_response, .on_data = on_data, .on_end = on_end, .on_error = on_error
@@ -96,6 +96,8 @@ void http_call_simple(struct http_client *client, const struct http_endpoint *en
 	buffer_init(&simple->answer, MAX_ANSWER);
 	(void)snprintf(simple->target, sizeof(simple->target), "%s %s", method, target);
 	http_call_header(call, "Host", "localhost");
+	if (request_id)
+		http_call_header(call, "X-Request-Id", request_id);
 	if (size)
 		http_call_header(call, "Content-Type", "application/json");
 	http_call_timeout(call, timeout_ms);
@@ -104,4 +106,11 @@ void http_call_simple(struct http_client *client, const struct http_endpoint *en
 		http_call_write(call, body, size);
 		http_call_end(call);
 	}
+}
+
+void http_call_simple(struct http_client *client, const struct http_endpoint *endpoint, const char *method,
+                      const char *target, const char *body, unsigned timeout_ms, http_simple_fn *done,
+                      void *context)
+{
+	http_call_simple_as(client, endpoint, method, target, body, timeout_ms, NULL, done, context);
 }

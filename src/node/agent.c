@@ -21,6 +21,14 @@ static struct http_endpoint control_of(const char *vsock)
 	return endpoint;
 }
 
+void agent_get(struct node *node, const char *vsock, const char *target, unsigned timeout_ms,
+               http_simple_fn *done, void *context)
+{
+	struct http_endpoint endpoint = control_of(vsock);
+
+	http_call_simple(node->client, &endpoint, "GET", target, NULL, timeout_ms, done, context);
+}
+
 /* --- calls that answer 204 --- */
 
 /* Each may be made again: a connection that breaks before its answer, as one can that meets a resume, is no

@@ -21,6 +21,10 @@ void agent_init(struct node *node, const char *vsock, const struct agent_identit
 /* Ask whether it lives, until it does or `seconds` have passed. */
 void agent_wait(struct node *node, const char *vsock, unsigned seconds, node_done_fn *done, void *context);
 
+/* A GET by the control door; `done` as in http_call_simple. */
+void agent_get(struct node *node, const char *vsock, const char *target, unsigned timeout_ms,
+               http_simple_fn *done, void *context);
+
 /* POST /prepare-snapshot. */
 void agent_prepare_snapshot(struct node *node, const char *vsock, node_done_fn *done, void *context);
 

@@ -9,13 +9,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "node/history.h"
 #include "node/node.h"
+#include "node/observe.h"
 #include "node/pool.h"
 #include "node/sandbox.h"
 #include "node/template.h"
 
 #define DEFAULT_SHELLS  2
 #define DEFAULT_WARM    2
+#define DEFAULT_OBSERVE 5 /* seconds */
+#define OBSERVE_MAX     3600
 #define IDLE_CALLS      2 /* connections kept per agent */
 #define IDLE_TIMEOUT_MS 5000
 
@@ -25,18 +29,18 @@ struct options {
 	const char *bin;
 	unsigned shells;
 	unsigned warm;
+	unsigned observe; /* seconds */
 	bool emulated;
 };
 
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
-		                               { "data", required_argument, NULL, 'd' },
-		                               { "bin", required_argument, NULL, 'b' },
-		                               { "shells", required_argument, NULL, 's' },
-		                               { "warm", required_argument, NULL, 'w' },
-		                               { "emulated", no_argument, NULL, 'e' },
-		                               { 0 } };
+	static const struct option table[] = {
+		{ "run", required_argument, NULL, 'r' },  { "data", required_argument, NULL, 'd' },
+		{ "bin", required_argument, NULL, 'b' },  { "shells", required_argument, NULL, 's' },
+		{ "warm", required_argument, NULL, 'w' }, { "observe", required_argument, NULL, 'o' },
+		{ "emulated", no_argument, NULL, 'e' },   { 0 }
+	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -49,6 +53,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 			break;
 		case 'b':
 			options->bin = optarg;
+			break;
+		case 'o':
+			options->observe = (unsigned)strtoul(optarg, NULL, 10);
 			break;
 		case 'e':
 			options->emulated = true;
@@ -64,7 +71,10 @@ static int parse_options(int argc, char **argv, struct options *options)
 		}
 	}
 	/* Unix sockets have short paths, and sandboxes' lie below. */
-	return options->run && options->data && options->bin && strlen(options->run) < 64 ? 0 : -EINVAL;
+	return options->run && options->data && options->bin && strlen(options->run) < 64 &&
+	                       options->observe <= OBSERVE_MAX
+	               ? 0
+	               : -EINVAL;
 }
 
 /* Who may use what we make: group atoll where it exists. */
@@ -118,14 +128,16 @@ static void on_signal(uv_signal_t *handle, int number)
 
 int main(int argc, char **argv)
 {
-	struct options options = { .shells = DEFAULT_SHELLS, .warm = DEFAULT_WARM };
+	struct options options = { .shells = DEFAULT_SHELLS,
+		                   .warm = DEFAULT_WARM,
+		                   .observe = DEFAULT_OBSERVE };
 	struct node node = { .loop = uv_default_loop() };
 	static uv_signal_t signals[2];
 	struct error err = { 0 };
 
 	if (parse_options(argc, argv, &options) < 0) {
 		fputs("usage: atoll-node --run DIR --data DIR --bin DIR [--shells N] [--warm N] "
-		      "[--emulated]\n",
+		      "[--observe SECONDS] [--emulated]\n",
 		      stderr);
 		return 2;
 	}
@@ -135,6 +147,7 @@ int main(int argc, char **argv)
 	node.bin = options.bin;
 	node.warm = options.warm;
 	node.emulated = options.emulated;
+	node.observe_ms = options.observe * 1000;
 	(void)uv_timer_init(node.loop, &node.warming);
 	node.warming.data = &node;
 	list_init(&node.sandboxes);
@@ -150,6 +163,8 @@ int main(int argc, char **argv)
 		(void)uv_signal_init(node.loop, &signals[i]);
 		(void)uv_signal_start(&signals[i], on_signal, i ? SIGINT : SIGTERM);
 	}
+	history_start(&node);
+	observe_start(&node);
 	sandboxes_warm_up(&node);
 	log_info("ready");
 	(void)uv_run(node.loop, UV_RUN_DEFAULT);

@@ -21,6 +21,16 @@
 
 struct pool;
 
+/* What it has done since it began. */
+struct node_figures {
+	uint64_t creates;
+	uint64_t create_failures;
+	uint64_t resumes;
+	uint64_t resume_failures;
+	uint64_t pauses;
+	uint64_t pause_failures;
+};
+
 struct node {
 	uv_loop_t *loop;
 	const char *run;
@@ -32,8 +42,12 @@ struct node {
 	struct list sandboxes;
 	struct list templates;
 	struct pool *pool;
-	unsigned warm;      /* sandboxes restored in advance, per template */
-	uv_timer_t warming; /* until the next one is */
+	struct node_figures figures;
+	unsigned warm;       /* sandboxes restored in advance, per template */
+	uv_timer_t warming;  /* until the next one is */
+	unsigned observe_ms; /* between two looks at a sandbox's use and logs; 0: never */
+	uv_timer_t observing;
+	uv_timer_t sweeping; /* of what has been kept long enough */
 	unsigned next_slot;
 	gid_t gid; /* group atoll */
 };

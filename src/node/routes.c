@@ -6,6 +6,7 @@
 
 #include "node/builder.h"
 #include "node/node.h"
+#include "node/observe.h"
 #include "node/sandbox.h"
 
 #define BODY_LIMIT (4 * 1024 * 1024)
@@ -36,7 +37,12 @@ static void ignore_done(void *context, const struct error *err)
 static void on_created(void *context, const struct error *err)
 {
 	struct creation *creation = context;
+	struct node_figures *figures = &creation->node->figures;
 
+	if (err)
+		figures->create_failures++;
+	else
+		figures->creates++;
 	if (!creation->exchange) {
 		/* Who asked is gone, and will never know of it. */
 		if (!err)
@@ -160,6 +166,8 @@ static void delete_sandbox(struct sandbox *sandbox, struct http_exchange *exchan
 struct change {
 	struct http_exchange *exchange;
 	struct sandbox *sandbox;
+	uint64_t *succeeded; /* what to count; NULL: nothing */
+	uint64_t *failed;
 	int status; /* of the answer when it went well; with a sandbox as body when it is 201 */
 };
 
@@ -174,7 +182,10 @@ static void on_change_gone(struct http_exchange *exchange, void *context)
 static void on_changed(void *context, const struct error *err)
 {
 	struct change *change = context;
+	uint64_t *figure = err ? change->failed : change->succeeded;
 
+	if (figure)
+		(*figure)++;
 	if (change->exchange) {
 		http_exchange_on_close(change->exchange, NULL, NULL);
 		if (err)
@@ -196,7 +207,7 @@ static struct change *change_new(struct sandbox *sandbox, struct http_exchange *
 		http_reply_error(exchange, 503, "out of memory");
 		return NULL;
 	}
-	*change = (struct change){ exchange, sandbox, status };
+	*change = (struct change){ .exchange = exchange, .sandbox = sandbox, .status = status };
 	http_exchange_on_close(exchange, on_change_gone, change);
 	return change;
 }
@@ -204,9 +215,13 @@ static struct change *change_new(struct sandbox *sandbox, struct http_exchange *
 static void pause_sandbox(struct sandbox *sandbox, struct http_exchange *exchange)
 {
 	struct change *change = change_new(sandbox, exchange, 204);
+	struct node_figures *figures = &sandbox->node->figures;
 
-	if (change)
-		sandbox_pause(sandbox, on_changed, change);
+	if (!change)
+		return;
+	change->succeeded = &figures->pauses;
+	change->failed = &figures->pause_failures;
+	sandbox_pause(sandbox, on_changed, change);
 }
 
 static void resume_sandbox(struct sandbox *sandbox, struct http_exchange *exchange, const json_t *body)
@@ -221,8 +236,11 @@ static void resume_sandbox(struct sandbox *sandbox, struct http_exchange *exchan
 		return;
 	}
 	change = change_new(sandbox, exchange, 201);
-	if (change)
-		sandbox_resume(sandbox, end_at_ms, on_changed, change);
+	if (!change)
+		return;
+	change->succeeded = &sandbox->node->figures.resumes;
+	change->failed = &sandbox->node->figures.resume_failures;
+	sandbox_resume(sandbox, end_at_ms, on_changed, change);
 }
 
 /* It becomes the name of a directory. */
@@ -461,6 +479,37 @@ static void create_template(struct node *node, struct http_exchange *exchange, c
 		http_exchange_on_close(exchange, on_build_gone, build);
 }
 
+/* --- figures --- */
+
+static void reply_figures(const struct node *node, struct http_exchange *exchange)
+{
+	const struct node_figures *figures = &node->figures;
+	unsigned running = 0;
+	unsigned paused = 0;
+	unsigned spare = 0;
+	unsigned templates = 0;
+
+	list_for_each (link, &node->sandboxes) {
+		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
+
+		running += sandbox->running;
+		paused += sandbox->paused;
+		spare += sandbox->spare && sandbox->warm;
+	}
+	list_for_each (link, &node->templates)
+		templates += !list_entry(link, struct template, link)->snapshot;
+	http_reply_json(exchange, 200,
+	                json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "creates_total",
+	                          (json_int_t)figures->creates, "create_failures_total",
+	                          (json_int_t)figures->create_failures, "resumes_total",
+	                          (json_int_t)figures->resumes, "resume_failures_total",
+	                          (json_int_t)figures->resume_failures, "pauses_total",
+	                          (json_int_t)figures->pauses, "pause_failures_total",
+	                          (json_int_t)figures->pause_failures, "sandboxes_running",
+	                          (json_int_t)running, "sandboxes_paused", (json_int_t)paused,
+	                          "sandboxes_spare", (json_int_t)spare, "templates", (json_int_t)templates));
+}
+
 /* --- dispatch --- */
 
 static void route_sandbox(struct node *node, struct http_exchange *exchange, const char *rest,
@@ -473,7 +522,11 @@ static void route_sandbox(struct node *node, struct http_exchange *exchange, con
 	(void)snprintf(id, sizeof(id), "%.*s", (int)strcspn(rest, "/"), rest);
 	rest += strcspn(rest, "/");
 	sandbox = sandbox_find(node, id);
-	if (!sandbox)
+	if (strcmp(method, "GET") == 0 && strcmp(rest, "/metrics") == 0)
+		observe_reply_metrics(node, exchange, id);
+	else if (strcmp(method, "GET") == 0 && strcmp(rest, "/logs") == 0)
+		observe_reply_logs(node, exchange, id);
+	else if (!sandbox)
 		http_reply_error(exchange, 404, "sandbox '%s' does not exist", id);
 	else if (strcmp(method, "GET") == 0 && !*rest)
 		http_reply_json(exchange, 200, sandbox_json(sandbox));
@@ -514,6 +567,10 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		list_sandboxes(node, exchange);
 	else if (post && strcmp(path, "/v1/sandboxes") == 0)
 		create_sandbox(node, exchange, body);
+	else if (get && strcmp(path, "/v1/figures") == 0)
+		reply_figures(node, exchange);
+	else if (get && strcmp(path, "/v1/metrics") == 0)
+		observe_reply_latest(node, exchange);
 	else if (get && strcmp(path, "/v1/templates") == 0)
 		list_templates(node, exchange);
 	else if (post && strcmp(path, "/v1/templates") == 0)
@@ -528,7 +585,19 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		http_reply_error(exchange, 404, "no such request: %s %s", method, path);
 }
 
+/* Requests that somebody of the outside had made, by the id that they know it by. */
+static void on_end(struct http_exchange *exchange, int status, void *context)
+{
+	const char *id = http_request_header(exchange, "X-Request-Id");
+
+	(void)context;
+	if (id && strlen(id) <= 64)
+		log_info("request id=%s method=%s path=%.100s status=%d", id, http_request_method(exchange),
+		         http_request_path(exchange), status);
+}
+
 void node_route(struct http_exchange *exchange, void *context)
 {
+	http_exchange_on_end(exchange, on_end, NULL);
 	http_request_collect(exchange, BODY_LIMIT, on_body, context);
 }

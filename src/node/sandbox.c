@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "node/agent.h"
+#include "node/history.h"
 #include "node/journal.h"
 #include "node/pool.h"
 #include "node/sandbox_internal.h"
@@ -29,6 +30,7 @@ static void on_deadline_closed(uv_handle_t *handle)
 {
 	struct sandbox *sandbox = handle->data;
 
+	history_close(sandbox->history);
 	json_decref(sandbox->metadata);
 	json_decref(sandbox->env_vars);
 	free(sandbox->access_token);

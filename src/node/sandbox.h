@@ -12,6 +12,8 @@
 #include "node/stack.h"
 #include "node/template.h"
 
+struct history;
+
 struct sandbox {
 	struct list link;
 	struct node *node;
@@ -44,6 +46,10 @@ struct sandbox {
 	unsigned disk_mib;
 	char directory[NODE_PATH_MAX];
 	uv_timer_t deadline;
+	struct history *history;  /* NULL: not yet looked at */
+	int64_t observe_at_us;    /* when to look again */
+	unsigned fetches;         /* of its logs, this time */
+	bool observed;            /* an answer to that is on its way */
 	node_done_fn *on_created; /* of the create that goes on */
 	void *create_context;
 	struct list killers; /* who waits for its end */

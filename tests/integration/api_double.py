@@ -8,6 +8,7 @@ import socket
 import socketserver
 import threading
 import time
+import urllib.parse
 import uuid
 
 
@@ -132,6 +133,9 @@ class Node:
         self.templates = [template("base"), template("code-interpreter-v1")]
         self.delay = 0  # seconds that a create takes
         self.age = 0  # how long ago, in seconds, the sandboxes to come say that they began
+        self.metrics, self.logs = {}, {}  # by sandbox
+        self.request_ids = []
+        self.asked = []  # paths with their queries
         self.refuse = None  # what a create is answered instead
         self.start()
 
@@ -151,6 +155,8 @@ class Node:
                 node.open.append(self.connection)
                 size = int(self.headers.get("Content-Length", 0))
                 body = json.loads(self.rfile.read(size)) if size else None
+                if "X-Request-Id" in self.headers:
+                    node.request_ids.append(self.headers["X-Request-Id"])
                 status, reply = node.answer(self.command, self.path, body)
                 data = b"" if reply is None else json.dumps(reply).encode()
                 self.send_response(status)
@@ -223,10 +229,29 @@ class Node:
         self.sandboxes.pop(sandbox_id)
         self.monitors.pop(sandbox_id).kill()
 
+    def kept(self, path, query):
+        """What is kept of sandboxes besides themselves."""
+        if path == "/v1/metrics":
+            found = {name: self.metrics[name][-1] for name in query["sandbox_ids"].split(",") if name in self.metrics}
+            return 200, found
+        name, what = path.split("/")[3:]
+        if what == "logs":
+            return (200, self.logs[name]) if name in self.logs else (404, {"code": 404, "message": "no logs"})
+        found = self.metrics.get(name, [])
+        if isinstance(found, list):
+            found = [item for item in found if int(query["start_s"]) <= item["time_s"] <= int(query["end_s"])]
+        return 200, found
+
     def answer(self, method, path, body):
+        self.asked = self.asked[-99:] + [path]
+        path, _, query = path.partition("?")
+        if method == "GET" and path.endswith(("/metrics", "/logs")):
+            return self.kept(path, dict(urllib.parse.parse_qsl(query, True)))
         parts = path.strip("/").split("/")
         if path == "/v1/health":
             return 200, {"mode": "kvm"}
+        if path == "/v1/figures":
+            return 200, {"creates_total": len(self.created), "sandboxes_running": 3, "bad name": 1, "text": "x"}
         if path == "/v1/templates":
             if not isinstance(self.templates, list):
                 return 200, self.templates

@@ -190,6 +190,7 @@ async function hostile() {
     assert.equal(stream.status, 200)
     assert.match(await stream.text(), /invalid_argument/)
     assert.equal((await fetch(`${URL}/init`, { method: 'POST', body: '{}' })).status, 404)
+    assert.equal((await fetch(`${URL}/logs`)).status, 404)
     assert.equal((await fetch(`${URL}/files?path=~other/x`)).status, 400)
     assert.equal((await fetch(`${URL}/files?path=/etc/hostname&username=nope`)).status, 401)
   })

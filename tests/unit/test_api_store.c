@@ -16,10 +16,13 @@
 
 #include <cmocka.h>
 
+#include "api/store/networks.h"
 #include "api/store/store.h"
+#include "api/store/volumes.h"
 
-#define KEY       "e2b_00ff"
-#define OTHER_KEY "e2b_00fe"
+#define KEY         "e2b_00ff"
+#define OTHER_KEY   "e2b_00fe"
+#define OLD_VERSION "PRAGMA user_version = 3" /* the one before volumes */
 
 struct fixture {
 	char directory[32];
@@ -445,6 +448,88 @@ static void a_full_disk_loses_nothing(void **state)
 	assert_true(failures > 0 && failures < 20);
 }
 
+/* --- volumes and networks --- */
+
+static void count_volume(void *context, const struct volume_record *volume)
+{
+	(void)volume;
+	++*(size_t *)context;
+}
+
+static void volumes_are_kept(void **state)
+{
+	struct fixture *fixture = *state;
+	struct volume_record volume = {
+		.id = "v-1", .team_id = "team", .name = "data", .token = "vol_1", .created_at_ms = 7
+	};
+	struct volume_record found = { 0 };
+	struct error err = { 0 };
+	size_t count = 0;
+
+	assert_int_equal(store_put_volume(fixture->store, &volume, NULL), 0);
+	(void)snprintf(volume.id, sizeof(volume.id), "v-2");
+	assert_int_equal(store_put_volume(fixture->store, &volume, &err), -EEXIST);
+	assert_non_null(strstr(err.message, "data"));
+	(void)snprintf(volume.team_id, sizeof(volume.team_id), "other");
+	assert_int_equal(store_put_volume(fixture->store, &volume, NULL), 0);
+	reopen(fixture);
+	assert_int_equal(store_find_volume(fixture->store, "v-1", &found, NULL), 0);
+	assert_string_equal(found.token, "vol_1");
+	assert_string_equal(found.team_id, "team");
+	assert_int_equal(found.created_at_ms, 7);
+	assert_int_equal(store_find_volume(fixture->store, "' OR 1 = 1 --", &found, NULL), -ENOENT);
+	assert_int_equal(store_list_volumes(fixture->store, "team", count_volume, &count, NULL), 0);
+	assert_int_equal(count, 1);
+	assert_int_equal(store_delete_volume(fixture->store, "v-1", NULL), 0);
+	assert_int_equal(store_delete_volume(fixture->store, "v-1", NULL), -ENOENT);
+	execute(fixture, "DROP TABLE volumes");
+	assert_int_equal(store_find_volume(fixture->store, "v-2", &found, &err), -EIO);
+	assert_int_equal(store_put_volume(fixture->store, &volume, &err), -EIO);
+	assert_int_equal(store_delete_volume(fixture->store, "v-2", &err), -EIO);
+	assert_int_equal(store_list_volumes(fixture->store, "team", count_volume, &count, &err), -EIO);
+}
+
+static const char one_sandbox[] =
+        "INSERT INTO sandboxes (id, team_id, template_id, alias, access_token, vsock_path,"
+        " metadata, started_at_ms, end_at_ms, vcpu_count, memory_mib, disk_mib, running)"
+        " VALUES ('s', 't', '', '', '', '', '{}', 1, 2, 3, 4, 5, 1)";
+
+static void networks_go_with_sandboxes(void **state)
+{
+	struct fixture *fixture = *state;
+	char *text = NULL;
+
+	execute(fixture, one_sandbox);
+	assert_int_equal(store_get_network(fixture->store, "s", &text, NULL), -ENOENT);
+	assert_int_equal(store_put_network(fixture->store, "s", "{}", NULL), 0);
+	assert_int_equal(store_put_network(fixture->store, "s", "{\"a\":1}", NULL), 0);
+	assert_int_equal(store_get_network(fixture->store, "s", &text, NULL), 0);
+	assert_string_equal(text, "{\"a\":1}");
+	free(text);
+	assert_int_equal(store_delete_sandbox(fixture->store, "s", NULL), 0);
+	assert_int_equal(store_get_network(fixture->store, "s", &text, NULL), -ENOENT);
+	execute(fixture, "DROP TABLE networks");
+	assert_int_equal(store_get_network(fixture->store, "s", &text, NULL), -EIO);
+	assert_int_equal(store_put_network(fixture->store, "s", "{}", NULL), -EIO);
+}
+
+/* A database as the version before volumes left it. */
+static void volumes_come_to_an_old_database(void **state)
+{
+	struct fixture *fixture = *state;
+	struct volume_record volume = { .id = "v", .team_id = "t", .name = "n", .token = "k" };
+
+	execute(fixture, one_sandbox);
+	store_close(fixture->store);
+	fixture->store = NULL;
+	execute(fixture, "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes");
+	execute(fixture, OLD_VERSION);
+	reopen(fixture);
+	assert_int_equal(store_put_volume(fixture->store, &volume, NULL), 0);
+	assert_int_equal(store_put_network(fixture->store, "s", "{}", NULL), 0);
+	assert_int_equal(store_delete_sandbox(fixture->store, "s", NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -460,6 +545,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_was_taken_survives_sigkill, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_locked_database_is_said_to_be, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_loses_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(volumes_are_kept, setup, teardown),
+		cmocka_unit_test_setup_teardown(networks_go_with_sandboxes, setup, teardown),
+		cmocka_unit_test_setup_teardown(volumes_come_to_an_old_database, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("api_store", tests, NULL, NULL);

@@ -112,6 +112,8 @@ static void start_child(struct fork *fork, const struct record *model, size_t in
 		free(child);
 		return;
 	}
+	if (network_copy(fork->call->api, model->id, record->id, &err) < 0)
+		log_error("%s", err.message);
 	*child = (struct fork_child){ .fork = fork, .index = index };
 	(void)snprintf(child->id, sizeof(child->id), "%s", record->id);
 	fork->pending++;

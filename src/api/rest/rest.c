@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/telemetry.h"
+
 #define BODY_LIMIT (1024 * 1024)
 
 /* '*' stands for one segment. "/v2" before a path is a newer version of the same. */
@@ -16,19 +18,19 @@ static const struct route {
 } routes[] = {
 	{ "POST", "/sandboxes", sandboxes_create },
 	{ "GET", "/sandboxes", sandboxes_list },
-	{ "GET", "/sandboxes/metrics", rest_not_yet },
+	{ "GET", "/sandboxes/metrics", metrics_list },
 	{ "GET", "/sandboxes/*", sandboxes_get },
 	{ "DELETE", "/sandboxes/*", sandboxes_kill },
 	{ "POST", "/sandboxes/*/timeout", sandboxes_set_timeout },
 	{ "POST", "/sandboxes/*/refreshes", sandboxes_refresh },
 	{ "POST", "/sandboxes/*/connect", sandboxes_connect },
-	{ "GET", "/sandboxes/*/metrics", rest_not_yet },
-	{ "GET", "/sandboxes/*/logs", rest_not_yet },
+	{ "GET", "/sandboxes/*/metrics", metrics_get },
+	{ "GET", "/sandboxes/*/logs", logs_get },
 	{ "POST", "/sandboxes/*/pause", lifecycle_pause },
 	{ "POST", "/sandboxes/*/resume", lifecycle_resume },
 	{ "POST", "/sandboxes/*/snapshots", snapshots_create },
 	{ "POST", "/sandboxes/*/fork", fork_create },
-	{ "PUT", "/sandboxes/*/network", rest_not_yet },
+	{ "PUT", "/sandboxes/*/network", network_update },
 	{ "GET", "/snapshots", snapshots_list },
 	{ "GET", "/templates", templates_list },
 	{ "GET", "/templates/aliases/*", templates_get_alias },
@@ -40,6 +42,10 @@ static const struct route {
 	{ "GET", "/secrets/*", secrets_get },
 	{ "POST", "/secrets/*", secrets_update },
 	{ "DELETE", "/secrets/*", secrets_delete },
+	{ "GET", "/volumes", volumes_list },
+	{ "POST", "/volumes", volumes_create },
+	{ "GET", "/volumes/*", volumes_get },
+	{ "DELETE", "/volumes/*", volumes_delete },
 	{ "GET", "/teams/*/metrics", teams_metrics },
 	{ "GET", "/teams/*/metrics/max", teams_metrics_max },
 };
@@ -154,8 +160,7 @@ void rest_not_yet(struct rest_call *call)
 		rest_fail(call, 501, "this endpoint is not built yet");
 }
 
-/* "ID-clientid" is an old form of the id: only ID is kept. False: this is no id. */
-static bool normalize_id(char *id)
+bool rest_normalize_id(char *id)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 	size_t size = strspn(id, letters);
@@ -170,7 +175,7 @@ static struct record *find(struct rest_call *call, bool paused_too)
 {
 	struct record *record;
 
-	if (!normalize_id(call->id)) {
+	if (!rest_normalize_id(call->id)) {
 		rest_fail(call, 400, "Invalid sandbox ID");
 		return NULL;
 	}
@@ -273,13 +278,15 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	struct error err = { 0 };
 	const struct route *route;
 	enum rest_who who;
+	struct api *api = context;
+	const char *id;
 	char allow[64];
 
 	if (!call) {
 		http_reply_error(exchange, 500, "out of memory");
 		return;
 	}
-	call->api = context;
+	call->api = api;
 	call->exchange = exchange;
 	http_exchange_on_close(exchange, on_gone, call);
 	route = find_route(exchange, call, &who, allow);
@@ -290,6 +297,7 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		          allow[0] ? "this method is not allowed here" : "no such endpoint");
 		return;
 	}
+	telemetry_route(exchange, route->path);
 	if (!rest_authenticate(call, who))
 		return;
 	if (size && json_parse_object(data, size, &call->body, &err) < 0) {
@@ -298,7 +306,11 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 	}
 	if (!call->body)
 		call->body = json_object();
+	telemetry_team(exchange, call->team_id);
+	id = telemetry_id(exchange);
+	(void)snprintf(api->request_id, sizeof(api->request_id), "%s", id ? id : "");
 	route->handle(call);
+	api->request_id[0] = '\0';
 }
 
 static void answer_health(const struct api *api, struct http_exchange *exchange)
@@ -316,8 +328,10 @@ void rest_route(struct api *api, struct http_exchange *exchange)
 {
 	const char *path = http_request_path(exchange);
 
-	if (strcmp(path, "/health") == 0)
+	if (strcmp(path, "/health") == 0) {
+		telemetry_route(exchange, "/health");
 		answer_health(api, exchange);
-	else
+	} else {
 		http_request_collect(exchange, BODY_LIMIT, on_body, api);
+	}
 }

@@ -87,6 +87,8 @@ struct record *rest_find_any(struct rest_call *call);
 /* A template's name of "name", "namespace/name" and either with ":default", in lower case. 0, -EINVAL or
  * -ENOENT (another tag) with `err`. */
 int sandboxes_read_template(const char *text, char name[128], struct error *err);
+/* "ID-clientid" is an old form of the id: only ID is kept. False: this is no id. */
+bool rest_normalize_id(char *id);
 
 /* What creates and connects say of a sandbox; what lists and details say. New references. */
 json_t *sandboxes_answer(const struct record *record);
@@ -102,6 +104,12 @@ json_t *sandboxes_node_request(const struct record *record, const char *template
 /* What a new key or token is told as, with its text; what one is listed as. New references. */
 json_t *keys_created(const struct key *key, const char *prefix, const char *text);
 json_t *keys_entry(const struct key *key, const char *prefix);
+/* `network` and `allow_internet_access` of a create: check them (0 or -errno with `err`), keep them
+ * (likewise), give them to a copy (likewise), show what is kept in a sandbox's details. */
+int network_check(const json_t *body, struct error *err);
+int network_keep(struct api *api, const char *id, const json_t *body, struct error *err);
+int network_copy(struct api *api, const char *from, const char *to, struct error *err);
+void network_show(struct api *api, const char *id, json_t *json);
 
 /* Handlers, by subject. */
 void sandboxes_create(struct rest_call *call);
@@ -117,6 +125,10 @@ void lifecycle_resume(struct rest_call *call);
 /* Wake a paused sandbox, to live `timeout` seconds; answers 201 with it. */
 void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeout);
 
+void network_update(struct rest_call *call);
+void metrics_get(struct rest_call *call);
+void metrics_list(struct rest_call *call);
+void logs_get(struct rest_call *call);
 void snapshots_create(struct rest_call *call);
 void snapshots_list(struct rest_call *call);
 void fork_create(struct rest_call *call);
@@ -151,4 +163,8 @@ void keys_admin_delete(struct rest_call *call);
 void tokens_create(struct rest_call *call);
 void tokens_delete(struct rest_call *call);
 void tokens_admin_create(struct rest_call *call);
+void volumes_list(struct rest_call *call);
+void volumes_create(struct rest_call *call);
+void volumes_get(struct rest_call *call);
+void volumes_delete(struct rest_call *call);
 void rest_not_yet(struct rest_call *call);

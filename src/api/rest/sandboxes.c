@@ -169,6 +169,8 @@ static int read_create(const struct rest_call *call, struct create_request *requ
 		ret = read_lifecycle(call->body, request, err);
 	if (ret == 0)
 		ret = refuse_unbuilt(call->body, err);
+	if (ret == 0)
+		ret = network_check(call->body, err);
 	if (ret == 0 && request->timeout <= 0)
 		ret = error_set(err, EINVAL, "Timeout must be greater than 0");
 	if (ret == 0)
@@ -323,6 +325,11 @@ void sandboxes_create(struct rest_call *call)
 		rest_fail(call, 500, "%s", err.code ? err.message : "out of memory");
 		return;
 	}
+	if (network_keep(call->api, record->id, call->body, &err) < 0) {
+		registry_remove(call->api->registry, record);
+		rest_fail(call, 500, "%s", err.message);
+		return;
+	}
 	(void)snprintf(call->sandbox_id, sizeof(call->sandbox_id), "%s", record->id);
 	call->number = request.build_id[0] != '\0'; /* of a snapshot: no template was used */
 	api_call_node(call->api, "POST", "/v1/sandboxes",
@@ -343,6 +350,7 @@ void sandboxes_get(struct rest_call *call)
 		return;
 	json = sandboxes_entry(record);
 	(void)json_object_set_new(json, "domain", json_null());
+	network_show(call->api, record->id, json);
 	(void)json_object_set_new(json, "lifecycle",
 	                          json_pack("{s:b,s:s}", "autoResume", record->auto_resume, "onTimeout",
 	                                    record->auto_pause ? "pause" : "kill"));

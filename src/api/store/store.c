@@ -68,6 +68,13 @@ static const char *const migrations[] = {
 	 " NULL, started INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (team_id, at_ms)) STRICT,"
 	 " WITHOUT ROWID;"
 	 "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"),
+	/* Volumes; what a sandbox's network was asked to be, as JSON. */
+	("CREATE TABLE volumes (id TEXT PRIMARY KEY, team_id TEXT NOT NULL, name TEXT NOT NULL, token TEXT "
+	 "NOT "
+	 "NULL, created_at_ms INTEGER NOT NULL, UNIQUE (team_id, name)) STRICT;"
+	 "CREATE TABLE networks (sandbox_id TEXT PRIMARY KEY, setting TEXT NOT NULL) STRICT;"
+	 "CREATE TRIGGER networks_end AFTER DELETE ON sandboxes BEGIN DELETE FROM networks WHERE sandbox_id ="
+	 " OLD.id; END;"),
 };
 
 enum statement {
