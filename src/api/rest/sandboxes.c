@@ -95,6 +95,7 @@ static int check_timeout(int64_t timeout, struct error *err)
 static int refuse_unbuilt(const json_t *body, struct error *err)
 {
 	json_t *network = NULL;
+	json_t *mcp = NULL;
 
 	if (json_read_object(body, "network", JSON_OPTIONAL, &network, err) < 0)
 		return -EINVAL;
@@ -107,9 +108,8 @@ static int refuse_unbuilt(const json_t *body, struct error *err)
 		return error_set(err, ENOTSUP, "autoPauseMemory: false is not supported yet");
 	if (json_array_size(json_object_get(body, "volumeMounts")))
 		return error_set(err, ENOTSUP, "volumes are not supported yet");
-	if (json_object_size(json_object_get(body, "mcp")))
-		return error_set(err, ENOTSUP, "mcp is not supported yet");
-	return 0;
+	/* `mcp` is only taken: its gateway is a program of the template, which the SDK starts by itself. */
+	return json_read_object(body, "mcp", JSON_OPTIONAL, &mcp, err);
 }
 
 /* A name may be that of one of the team's snapshots; another team's are as if they were not. */
