@@ -133,6 +133,9 @@ class Node:
         self.delay = 0  # seconds that a create takes
         self.age = 0  # how long ago, in seconds, the sandboxes to come say that they began
         self.refuse = None  # what a create is answered instead
+        self.pause_delay = self.resume_delay = 0  # seconds
+        self.resume_refuse = None  # what a resume is answered instead
+        self.asked = []  # method and path of every request
         self.start()
 
     def start(self):
@@ -193,6 +196,12 @@ class Node:
 
     def change(self, sandbox, what, body):
         """Pause, resume and snapshot, without a machine that would notice."""
+        if what == "resume":
+            time.sleep(self.resume_delay)
+            if self.resume_refuse:
+                return self.resume_refuse
+        if what == "pause":
+            time.sleep(self.pause_delay)
         paused = sandbox["state"] == "paused"
         if paused != (what == "resume"):
             return 409, {"code": 409, "message": "the sandbox is not in the state for that"}
@@ -224,6 +233,7 @@ class Node:
         self.monitors.pop(sandbox_id).kill()
 
     def answer(self, method, path, body):
+        self.asked.append((method, path))
         parts = path.strip("/").split("/")
         if path == "/v1/health":
             return 200, {"mode": "kvm"}
