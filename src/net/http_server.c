@@ -28,6 +28,8 @@ struct listener {
 	};
 	struct http_server *server;
 	struct list link;
+	http_prepare_fn *prepare; /* NULL: nothing */
+	void *prepare_context;
 	int tag;
 };
 
@@ -447,6 +449,11 @@ static void connection_new(struct http_server *server, struct stream *stream, in
 	(void)uv_timer_init(server->loop, &connection->idle);
 	connection->idle.data = connection;
 	stream_set_events(stream, &connection_events, connection);
+	if (server->connection_count > server->options.max_connections && stream_is_secured(stream)) {
+		/* Nothing can be said before the handshake. */
+		stream_close(stream);
+		return;
+	}
 	if (server->connection_count > server->options.max_connections) {
 		connection_refuse(connection, 503, "too many open connections");
 		return;
@@ -460,6 +467,11 @@ static void on_connection(uv_stream_t *uv, int status)
 	struct listener *listener = uv->data;
 	struct stream *stream = status < 0 ? NULL : stream_accept(uv, NULL);
 
+	if (stream && listener->prepare && listener->prepare(stream, listener->prepare_context) < 0) {
+		stream_set_events(stream, NULL, NULL);
+		stream_close(stream);
+		return;
+	}
 	if (stream)
 		connection_new(listener->server, stream, listener->tag);
 }
@@ -506,7 +518,8 @@ static int listener_start(struct listener *listener, int bound, struct error *er
 	return 0;
 }
 
-int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t port, struct error *err)
+int http_server_listen_prepared(struct http_server *server, const char *ip, uint16_t port,
+                                http_prepare_fn *prepare, void *context, struct error *err)
 {
 	struct sockaddr_storage address = { 0 };
 	int size = sizeof(address);
@@ -521,6 +534,8 @@ int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t 
 	listener = listener_new(server, true, 0, err);
 	if (!listener)
 		return -ENOMEM;
+	listener->prepare = prepare;
+	listener->prepare_context = context;
 	ret = uv_tcp_bind(&listener->tcp, (struct sockaddr *)&address, 0);
 	ret = listener_start(listener, ret, err, where);
 	if (ret == 0 && uv_tcp_getsockname(&listener->tcp, (struct sockaddr *)&address, &size) == 0)
@@ -528,6 +543,11 @@ int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t 
 		        ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
 		                                           : ((struct sockaddr_in6 *)&address)->sin6_port);
 	return ret;
+}
+
+int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t port, struct error *err)
+{
+	return http_server_listen_prepared(server, ip, port, NULL, NULL, err);
 }
 
 int http_server_listen_unix(struct http_server *server, const char *path, unsigned mode, struct error *err)

@@ -48,9 +48,15 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_op
  */
 int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t port, struct error *err);
 int http_server_listen_unix(struct http_server *server, const char *path, unsigned mode, struct error *err);
+/* The same, with `prepare` called for each stream that is accepted, before it is read; a negative result
+ * drops it. For TLS: see tls.h. */
+typedef int http_prepare_fn(struct stream *stream, void *context);
+int http_server_listen_prepared(struct http_server *server, const char *ip, uint16_t port,
+                                http_prepare_fn *prepare, void *context, struct error *err);
 /* A bound (not yet listening) stream socket, for example AF_VSOCK. Takes `fd`. `tag` is told by
  * http_exchange_tag. */
 int http_server_listen_fd(struct http_server *server, int fd, int tag, struct error *err);
+/* Of the last listener with TCP. */
 uint16_t http_server_port(const struct http_server *server);
 
 /* Stop listening, abort what is open, and free the server when the loop has closed its handles. */
