@@ -14,11 +14,38 @@
 #define HTTP_MAX_DISCARD                                                                                     \
 	(16 * 1024 * 1024) /* bytes of an unwanted body that are read to keep the connection */
 
+struct connection;
+
+/* What an exchange asks of that which carries it: a connection of HTTP/1.1, or a stream of HTTP/2. */
+struct http_carrier {
+	void (*go_on)(struct http_exchange *exchange); /* with the body: it is wanted, or wanted again */
+	void (*send_continue)(struct http_exchange *exchange);
+	void (*begin)(struct http_exchange *exchange, int status, int64_t content_length);
+	void (*write)(struct http_exchange *exchange, const void *data, size_t size);
+	void (*end)(struct http_exchange *exchange); /* frees it */
+	size_t (*pending)(const struct http_exchange *exchange);
+	void (*abort)(struct http_exchange *exchange); /* frees it */
+};
+
+extern const struct http_carrier http_connection_carrier;
+
+/* Another protocol than HTTP/1.1, which a connection may begin with. */
+struct http_protocol {
+	const char *preface; /* what the client says first */
+	size_t preface_size;
+	int (*begin)(struct connection *connection);
+	void (*data)(struct connection *connection, const char *data, size_t size);
+	void (*drain)(struct connection *connection);
+	void (*idle)(struct connection *connection);   /* nothing happened for as long as is allowed */
+	void (*closed)(struct connection *connection); /* the stream is gone: free the session */
+};
+
 struct http_server {
 	uv_loop_t *loop;
 	struct http_server_options options;
 	struct list listeners;
 	struct list connections;
+	const struct http_protocol *protocol; /* that is spoken besides; NULL: none */
 	unsigned connection_count;
 	uint16_t port;
 	bool closing;
@@ -29,6 +56,9 @@ struct connection {
 	struct list link;
 	struct stream *stream; /* NULL when closed or taken */
 	struct http_exchange *exchange;
+	const struct http_protocol *protocol; /* NULL: HTTP/1.1 */
+	void *session;                        /* the protocol's own */
+	bool greeted;                         /* which one is known */
 	uv_timer_t idle;
 	http_parser parser;
 	struct http_head head;
@@ -49,6 +79,8 @@ struct connection {
 
 struct http_exchange {
 	struct connection *connection;
+	const struct http_carrier *carrier;
+	void *carrier_data;
 	struct http_head head;
 	char *target;
 	char *path;
@@ -96,6 +128,10 @@ void http_connection_idle(struct connection *connection);
 /* The stream is gone or belongs to somebody else: free what is left. */
 void http_connection_detached(struct connection *connection);
 
+/* An exchange with its carrier, method, head (taken, also on failure) and target (likewise, heap) set. NULL:
+ * no memory, or the target is malformed. */
+struct http_exchange *http_exchange_new(struct connection *connection, const struct http_carrier *carrier,
+                                        const char *method, struct http_head *head, char *target);
 void http_exchange_free(struct http_exchange *exchange);
 void http_exchange_body_ended(struct http_exchange *exchange);
 

@@ -149,26 +149,29 @@ void http_exchange_body_ended(struct http_exchange *exchange)
 		exchange->body.on_end(exchange, exchange->body_context);
 }
 
-static void send_continue(struct http_exchange *exchange)
+static void connection_go_on(struct http_exchange *exchange)
+{
+	http_connection_feed(exchange->connection, NULL, 0);
+}
+
+static void connection_continue(struct http_exchange *exchange)
 {
 	static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
 
-	if (!exchange->expects_continue || exchange->reply_begun || exchange->connection->message_done)
-		return;
-	exchange->expects_continue = false;
-	(void)stream_write(exchange->connection->stream, line, sizeof(line) - 1);
+	if (!exchange->connection->message_done)
+		(void)stream_write(exchange->connection->stream, line, sizeof(line) - 1);
 }
 
 void http_request_stream(struct http_exchange *exchange, const struct http_body_events *events, void *context)
 {
-	struct connection *connection = exchange->connection;
-
 	exchange->body = *events;
 	exchange->body_context = context;
 	exchange->body_wanted = true;
 	exchange->wants_upgrade = false; /* who reads on as HTTP declines one */
-	send_continue(exchange);
-	http_connection_feed(connection, NULL, 0);
+	if (exchange->expects_continue && !exchange->reply_begun)
+		exchange->carrier->send_continue(exchange);
+	exchange->expects_continue = false;
+	exchange->carrier->go_on(exchange);
 }
 
 void http_request_pause(struct http_exchange *exchange)
@@ -181,7 +184,7 @@ void http_request_resume(struct http_exchange *exchange)
 	if (!exchange->body_paused)
 		return;
 	exchange->body_paused = false;
-	http_connection_feed(exchange->connection, NULL, 0);
+	exchange->carrier->go_on(exchange);
 }
 
 static void collect_data(struct http_exchange *exchange, const char *data, size_t size, void *context)
@@ -220,14 +223,12 @@ void http_reply_header(struct http_exchange *exchange, const char *name, const c
 	http_append_header(&exchange->reply_headers, name, value);
 }
 
-void http_reply_begin(struct http_exchange *exchange, int status, int64_t content_length)
+static void connection_begin(struct http_exchange *exchange, int status, int64_t content_length)
 {
 	cleanup_buffer struct buffer head = BUFFER_INIT;
 	struct connection *connection = exchange->connection;
 	bool empty_status = status == 204 || status == 304 || status < 200;
 
-	exchange->reply_begun = true;
-	exchange->reply_bodyless = empty_status || strcmp(exchange->method, "HEAD") == 0;
 	exchange->reply_chunked = content_length < 0 && !empty_status;
 	/* A body that nobody will read in time, or an upgrade that was declined: this connection ends here.
 	 */
@@ -245,13 +246,11 @@ void http_reply_begin(struct http_exchange *exchange, int status, int64_t conten
 	(void)stream_write(connection->stream, head.data, head.size);
 }
 
-void http_reply_write(struct http_exchange *exchange, const void *data, size_t size)
+static void connection_write(struct http_exchange *exchange, const void *data, size_t size)
 {
 	struct stream *stream = exchange->connection->stream;
 	cleanup_buffer struct buffer chunk = BUFFER_INIT;
 
-	if (!size || exchange->reply_bodyless)
-		return;
 	if (!exchange->reply_chunked) {
 		(void)stream_write(stream, data, size);
 		return;
@@ -265,7 +264,7 @@ void http_reply_write(struct http_exchange *exchange, const void *data, size_t s
 	(void)stream_write(stream, chunk.data, chunk.size);
 }
 
-void http_reply_end(struct http_exchange *exchange)
+static void connection_end(struct http_exchange *exchange)
 {
 	struct connection *connection = exchange->connection;
 	bool keep_alive = exchange->keep_alive;
@@ -280,6 +279,25 @@ void http_reply_end(struct http_exchange *exchange)
 	}
 	http_connection_idle(connection);
 	http_connection_feed(connection, NULL, 0);
+}
+
+void http_reply_begin(struct http_exchange *exchange, int status, int64_t content_length)
+{
+	exchange->reply_begun = true;
+	exchange->reply_bodyless =
+	        status == 204 || status == 304 || status < 200 || strcmp(exchange->method, "HEAD") == 0;
+	exchange->carrier->begin(exchange, status, content_length);
+}
+
+void http_reply_write(struct http_exchange *exchange, const void *data, size_t size)
+{
+	if (size && !exchange->reply_bodyless)
+		exchange->carrier->write(exchange, data, size);
+}
+
+void http_reply_end(struct http_exchange *exchange)
+{
+	exchange->carrier->end(exchange);
 }
 
 void http_reply(struct http_exchange *exchange, int status, const char *content_type, const void *data,
@@ -322,9 +340,14 @@ void http_reply_error(struct http_exchange *exchange, int status, const char *fo
 	http_reply(exchange, status, "application/json", body, body ? strlen(body) : 0);
 }
 
-size_t http_reply_pending(const struct http_exchange *exchange)
+static size_t connection_pending(const struct http_exchange *exchange)
 {
 	return stream_pending(exchange->connection->stream);
+}
+
+size_t http_reply_pending(const struct http_exchange *exchange)
+{
+	return exchange->carrier->pending(exchange);
 }
 
 void http_reply_on_drain(struct http_exchange *exchange, void (*on_drain)(struct http_exchange *, void *),
@@ -341,7 +364,7 @@ void http_exchange_on_close(struct http_exchange *exchange, void (*on_close)(str
 	exchange->close_context = context;
 }
 
-void http_exchange_abort(struct http_exchange *exchange)
+static void connection_abort(struct http_exchange *exchange)
 {
 	struct connection *connection = exchange->connection;
 
@@ -349,6 +372,21 @@ void http_exchange_abort(struct http_exchange *exchange)
 	connection->closing = true;
 	http_exchange_free(exchange);
 	stream_close(connection->stream);
+}
+
+const struct http_carrier http_connection_carrier = {
+	.go_on = connection_go_on,
+	.send_continue = connection_continue,
+	.begin = connection_begin,
+	.write = connection_write,
+	.end = connection_end,
+	.pending = connection_pending,
+	.abort = connection_abort,
+};
+
+void http_exchange_abort(struct http_exchange *exchange)
+{
+	exchange->carrier->abort(exchange);
 }
 
 struct stream *http_exchange_take_stream(struct http_exchange *exchange, char **ret_rest,

@@ -73,6 +73,8 @@ static void on_stream_close(struct stream *stream, int status, void *context)
 
 	(void)stream;
 	(void)status;
+	if (connection->protocol)
+		connection->protocol->closed(connection);
 	if (exchange) {
 		connection->exchange = NULL;
 		if (exchange->on_close)
@@ -89,10 +91,49 @@ static void on_stream_end(struct stream *stream, void *context)
 	stream_close(stream);
 }
 
+/* Which protocol does the client speak? What it says first may come in pieces. */
+static void connection_greet(struct connection *connection, const char *data, size_t size)
+{
+	const struct http_protocol *other = connection->server->protocol;
+	size_t had = connection->backlog.size;
+	size_t more = other && size < other->preface_size - had ? size
+	              : other                                   ? other->preface_size - had
+	                                                        : 0;
+	cleanup_buffer struct buffer early = BUFFER_INIT;
+
+	if (!other || memcmp(other->preface + had, data, more) != 0) {
+		connection->greeted = true;
+		http_connection_feed(connection, data, size);
+		return;
+	}
+	if (buffer_append(&connection->backlog, data, size) < 0) {
+		stream_close(connection->stream);
+		return;
+	}
+	if (had + more < other->preface_size)
+		return;
+	connection->greeted = true;
+	early = connection->backlog;
+	connection->backlog = (struct buffer)BUFFER_INIT;
+	if (other->begin(connection) < 0) {
+		stream_close(connection->stream);
+		return;
+	}
+	connection->protocol = other;
+	other->data(connection, early.data, early.size);
+}
+
 static void on_stream_data(struct stream *stream, const char *data, size_t size, void *context)
 {
+	struct connection *connection = context;
+
 	(void)stream;
-	http_connection_feed(context, data, size);
+	if (!connection->greeted)
+		connection_greet(connection, data, size);
+	else if (connection->protocol)
+		connection->protocol->data(connection, data, size);
+	else
+		http_connection_feed(connection, data, size);
 }
 
 static void on_stream_drain(struct stream *stream, void *context)
@@ -101,7 +142,9 @@ static void on_stream_drain(struct stream *stream, void *context)
 	struct http_exchange *exchange = connection->exchange;
 
 	(void)stream;
-	if (exchange && exchange->on_drain)
+	if (connection->protocol)
+		connection->protocol->drain(connection);
+	else if (exchange && exchange->on_drain)
 		exchange->on_drain(exchange, exchange->drain_context);
 }
 
@@ -136,7 +179,9 @@ static void on_idle(uv_timer_t *timer)
 {
 	struct connection *connection = timer->data;
 
-	if (connection->stream && !connection->exchange)
+	if (connection->stream && connection->protocol)
+		connection->protocol->idle(connection);
+	else if (connection->stream && !connection->exchange)
 		stream_close(connection->stream);
 }
 
@@ -279,33 +324,48 @@ static bool split_target(struct http_exchange *exchange)
 	return exchange->path != NULL;
 }
 
-static struct http_exchange *exchange_new(struct connection *connection)
+struct http_exchange *http_exchange_new(struct connection *connection, const struct http_carrier *carrier,
+                                        const char *method, struct http_head *head, char *target)
 {
-	http_parser *parser = &connection->parser;
 	struct http_exchange *exchange = calloc(1, sizeof(*exchange));
 	const char *expect;
 
-	if (!exchange)
+	if (!exchange) {
+		http_head_fini(head);
+		free(target);
 		return NULL;
+	}
 	exchange->connection = connection;
+	exchange->carrier = carrier;
 	list_init(&exchange->query_values);
-	exchange->head = connection->head;
-	connection->head = (struct http_head){ 0 };
-	exchange->target = buffer_take_string(&connection->target);
-	(void)snprintf(exchange->method, sizeof(exchange->method), "%s",
-	               http_method_str((enum http_method)parser->method));
-	exchange->keep_alive = http_should_keep_alive(parser);
-	exchange->content_length = (parser->flags & F_CONTENTLENGTH) ? (int64_t)parser->content_length : -1;
-	exchange->has_body = exchange->content_length > 0 || (parser->flags & F_CHUNKED);
-	/* With a body it is an ordinary request first; nobody here upgrades after one. */
-	exchange->wants_upgrade =
-	        parser->upgrade && !exchange->has_body && http_head_find(&exchange->head, "Upgrade");
+	exchange->head = *head;
+	*head = (struct http_head){ 0 };
+	exchange->target = target;
+	(void)snprintf(exchange->method, sizeof(exchange->method), "%s", method);
 	expect = http_head_find(&exchange->head, "Expect");
 	exchange->expects_continue = expect && strcasecmp(expect, "100-continue") == 0;
 	if (!exchange->target || !split_target(exchange)) {
 		http_exchange_free(exchange);
 		return NULL;
 	}
+	return exchange;
+}
+
+static struct http_exchange *exchange_new(struct connection *connection)
+{
+	http_parser *parser = &connection->parser;
+	struct http_exchange *exchange = http_exchange_new(
+	        connection, &http_connection_carrier, http_method_str((enum http_method)parser->method),
+	        &connection->head, buffer_take_string(&connection->target));
+
+	if (!exchange)
+		return NULL;
+	exchange->keep_alive = http_should_keep_alive(parser);
+	exchange->content_length = (parser->flags & F_CONTENTLENGTH) ? (int64_t)parser->content_length : -1;
+	exchange->has_body = exchange->content_length > 0 || (parser->flags & F_CHUNKED);
+	/* With a body it is an ordinary request first; nobody here upgrades after one. */
+	exchange->wants_upgrade =
+	        parser->upgrade && !exchange->has_body && http_head_find(&exchange->head, "Upgrade");
 	return exchange;
 }
 
