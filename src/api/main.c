@@ -17,6 +17,7 @@
 #include "api/registry.h"
 #include "api/rest/rest.h"
 #include "api/store/store.h"
+#include "net/http2.h"
 #include "net/tls.h"
 #include "net/tls_authority.h"
 
@@ -295,6 +296,8 @@ static int start(struct api *api, const struct options *options, struct error *e
 	if (ret < 0)
 		return ret;
 	api->server = http_server_new(api->loop, &server);
+	if (api->server)
+		http2_enable(api->server);
 	ret = api->server ? http_server_listen_tcp(api->server, options->listen.ip, options->listen.port, err)
 	                  : error_errno(err, ENOMEM, "start");
 	if (ret == 0)

@@ -377,6 +377,17 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"this is no HTTP\r\n\r\n")
         self.close_connection = True
 
+    def on_bytes(self):
+        """As many bytes as the query says."""
+        size = int(self.path.split("?")[1])
+        self.send_response(200)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        while size:
+            part = min(size, 65536)
+            self.wfile.write(b"z" * part)
+            size -= part
+
     def on_until_close(self):
         self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\nuntil the end")
         self.close_connection = True
