@@ -51,14 +51,17 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
 {
 	struct http2_stream *stream = nghttp2_session_get_stream_user_data(nghttp2, frame->hd.stream_id);
 
+	int ret;
+
 	(void)flags;
 	(void)user;
-	/* Trailers are read and dropped: nobody behind us could be told of them. */
-	if (!stream || stream->headed)
+	if (!stream)
 		return 0;
-	return http2_stream_field(stream, (const char *)name, name_size, (const char *)value, value_size) < 0
-	               ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-	               : 0;
+	ret = stream->headed ? http2_stream_trailer(stream, (const char *)name, name_size,
+	                                            (const char *)value, value_size)
+	                     : http2_stream_field(stream, (const char *)name, name_size, (const char *)value,
+	                                          value_size);
+	return ret < 0 ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
 }
 
 static bool is_nuisance(const nghttp2_frame *frame)

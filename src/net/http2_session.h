@@ -34,6 +34,7 @@ struct http2_stream {
 	struct list link;
 	struct http_exchange *exchange; /* NULL: none yet, or answered */
 	struct http_head head;          /* of the request, as it comes */
+	struct http_head trailers;
 	struct buffer cookies;
 	char *method;
 	char *target;
@@ -41,6 +42,7 @@ struct http2_stream {
 	struct buffer inbox;  /* body that nobody has taken yet */
 	struct buffer outbox; /* answer that is not sent yet */
 	size_t out_sent;      /* of it */
+	struct buffer out_trailers;
 	int32_t id;
 	int refuse;       /* answer this instead of asking anybody */
 	bool headed;      /* the request's head is there */
@@ -63,6 +65,9 @@ void http2_stream_free(struct http2_stream *stream);
 /* One field of the head. 0, or negative: no memory. */
 int http2_stream_field(struct http2_stream *stream, const char *name, size_t name_size, const char *value,
                        size_t value_size);
+/* One of what comes behind the body. */
+int http2_stream_trailer(struct http2_stream *stream, const char *name, size_t name_size, const char *value,
+                         size_t value_size);
 /* The head is complete: begin the exchange. */
 void http2_stream_begin(struct http2_stream *stream);
 /* A piece of the body. 0, or negative: no memory. */

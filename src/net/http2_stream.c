@@ -25,6 +25,7 @@ struct http2_stream *http2_stream_new(struct http2_session *session, int32_t id)
 	stream->session = session;
 	stream->id = id;
 	http_head_init(&stream->head, session->connection->server->options.max_head_size);
+	http_head_init(&stream->trailers, session->connection->server->options.max_head_size);
 	list_append(&session->streams, &stream->link);
 	return stream;
 }
@@ -44,9 +45,11 @@ void http2_stream_free(struct http2_stream *stream)
 	if (stream->headed && --session->open == 0)
 		http_connection_idle(session->connection);
 	http_head_fini(&stream->head);
+	http_head_fini(&stream->trailers);
 	buffer_fini(&stream->cookies);
 	buffer_fini(&stream->inbox);
 	buffer_fini(&stream->outbox);
+	buffer_fini(&stream->out_trailers);
 	free(stream->method);
 	free(stream->target);
 	free(stream);
@@ -54,12 +57,25 @@ void http2_stream_free(struct http2_stream *stream)
 
 /* --- the request's head --- */
 
+static int add_to(struct http_head *head, const char *name, size_t name_size, const char *value,
+                  size_t value_size)
+{
+	int ret = http_head_field(head, name, name_size);
+
+	return ret < 0 ? ret : http_head_value(head, value, value_size);
+}
+
 static int add_header(struct http2_stream *stream, const char *name, size_t name_size, const char *value,
                       size_t value_size)
 {
-	int ret = http_head_field(&stream->head, name, name_size);
+	return add_to(&stream->head, name, name_size, value, value_size);
+}
 
-	return ret < 0 ? ret : http_head_value(&stream->head, value, value_size);
+/* Too much of them tears the stream. */
+int http2_stream_trailer(struct http2_stream *stream, const char *name, size_t name_size, const char *value,
+                         size_t value_size)
+{
+	return add_to(&stream->trailers, name, name_size, value, value_size);
 }
 
 static bool is_name(const char *name, size_t size, const char *expected)
@@ -129,6 +145,21 @@ static bool first_line_is_good(const struct http2_stream *stream)
 
 /* --- the answer --- */
 
+static nghttp2_nv field(const char *name, const char *value);
+static size_t count_lines(const char *text);
+static size_t split_headers(char *text, nghttp2_nv *fields);
+
+/* The last of the body; trailers follow, if there are some. */
+static void end_data(struct http2_stream *stream, uint32_t *flags)
+{
+	cleanup_free nghttp2_nv *fields = calloc(count_lines(stream->out_trailers.data) + 1, sizeof(*fields));
+	size_t count = fields ? split_headers(stream->out_trailers.data, fields) : 0;
+
+	*flags |= NGHTTP2_DATA_FLAG_EOF;
+	if (count && nghttp2_submit_trailer(stream->session->nghttp2, stream->id, fields, count) == 0)
+		*flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+}
+
 static ssize_t give_data(nghttp2_session *nghttp2, int32_t id, uint8_t *to, size_t size, uint32_t *flags,
                          nghttp2_data_source *source, void *user)
 {
@@ -152,7 +183,7 @@ static ssize_t give_data(nghttp2_session *nghttp2, int32_t id, uint8_t *to, size
 		stream->out_sent = 0;
 		stream->drained = true;
 		if (stream->out_ended)
-			*flags |= NGHTTP2_DATA_FLAG_EOF;
+			end_data(stream, flags);
 	} else if (stream->out_sent > COMPACT) {
 		buffer_consume(&stream->outbox, stream->out_sent);
 		stream->out_sent = 0;
@@ -271,6 +302,8 @@ static void carrier_end(struct http_exchange *exchange)
 
 	stream->exchange = NULL;
 	stream->out_ended = true;
+	stream->out_trailers = exchange->reply_trailers;
+	exchange->reply_trailers = (struct buffer)BUFFER_INIT;
 	http_exchange_free(exchange);
 	wake_sender(stream);
 }
@@ -372,6 +405,10 @@ int http2_stream_data(struct http2_stream *stream, const char *data, size_t size
 void http2_stream_end(struct http2_stream *stream)
 {
 	stream->in_ended = true;
+	if (stream->exchange && stream->trailers.count && http_head_finish(&stream->trailers) == 0) {
+		stream->exchange->trailers = stream->trailers;
+		stream->trailers = (struct http_head){ 0 };
+	}
 	deliver(stream);
 }
 

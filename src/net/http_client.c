@@ -38,6 +38,8 @@ struct http_call {
 	struct upstream *upstream;
 	struct buffer request; /* the head, and body bytes until the connection stands */
 	struct http_head head;
+	struct http_head trailers;
+	struct buffer request_trailers;
 	struct buffer raw_head; /* the response head as to be passed on after a 101 */
 	struct buffer backlog;  /* response bytes that wait for http_call_resume */
 	http_parser parser;
@@ -189,7 +191,9 @@ static void call_free(struct http_call *call)
 	buffer_fini(&call->request);
 	buffer_fini(&call->raw_head);
 	buffer_fini(&call->backlog);
+	buffer_fini(&call->request_trailers);
 	http_head_fini(&call->head);
+	http_head_fini(&call->trailers);
 	free(call);
 }
 
@@ -274,14 +278,14 @@ static int on_header_field(http_parser *parser, const char *data, size_t size)
 {
 	struct http_call *call = parser->data;
 
-	return http_head_field(&call->head, data, size) < 0;
+	return http_head_field(call->responded ? &call->trailers : &call->head, data, size) < 0;
 }
 
 static int on_header_value(http_parser *parser, const char *data, size_t size)
 {
 	struct http_call *call = parser->data;
 
-	return http_head_value(&call->head, data, size) < 0;
+	return http_head_value(call->responded ? &call->trailers : &call->head, data, size) < 0;
 }
 
 static int on_headers_complete(http_parser *parser)
@@ -321,6 +325,8 @@ static int on_message_begin(http_parser *parser)
 
 	http_head_fini(&call->head);
 	http_head_init(&call->head, MAX_RESPONSE_HEAD);
+	http_head_fini(&call->trailers);
+	http_head_init(&call->trailers, MAX_RESPONSE_HEAD);
 	return 0;
 }
 
@@ -329,6 +335,8 @@ static int on_message_complete(http_parser *parser)
 	struct http_call *call = parser->data;
 
 	if (call->responded) {
+		if (call->trailers.count && http_head_finish(&call->trailers) < 0)
+			return -1;
 		call->complete = true;
 		http_parser_pause(parser, 1);
 	}
@@ -613,8 +621,25 @@ void http_call_end(struct http_call *call)
 	if (call->body_ended || call->over)
 		return;
 	call->body_ended = true;
-	if (call->chunked)
-		call_send(call, "0\r\n\r\n", 5);
+	if (!call->chunked)
+		return;
+	if (buffer_append_string(&call->request_trailers, "\r\n") < 0) {
+		call_fail(call, HTTP_CALL_BROKEN);
+		return;
+	}
+	call_send(call, "0\r\n", 3);
+	call_send(call, call->request_trailers.data, call->request_trailers.size);
+}
+
+void http_call_trailer(struct http_call *call, const char *name, const char *value)
+{
+	http_append_header(&call->request_trailers, name, value);
+}
+
+const struct http_header *http_call_trailers(const struct http_call *call, size_t *ret_count)
+{
+	*ret_count = call->trailers.headers ? call->trailers.count : 0;
+	return call->trailers.headers;
 }
 
 size_t http_call_pending(const struct http_call *call)

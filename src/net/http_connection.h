@@ -99,7 +99,9 @@ struct http_exchange {
 	bool body_paused;
 	bool body_ended; /* on_end was called */
 	/* reply */
+	struct http_head trailers; /* of the request */
 	struct buffer reply_headers;
+	struct buffer reply_trailers;
 	bool reply_begun;
 	bool reply_chunked;
 	bool reply_bodyless;

@@ -37,6 +37,8 @@ void http_exchange_free(struct http_exchange *exchange)
 	http_head_fini(&exchange->head);
 	buffer_fini(&exchange->collected);
 	buffer_fini(&exchange->reply_headers);
+	buffer_fini(&exchange->reply_trailers);
+	http_head_fini(&exchange->trailers);
 	free(exchange->target);
 	free(exchange->path);
 	free(exchange);
@@ -174,6 +176,12 @@ void http_request_stream(struct http_exchange *exchange, const struct http_body_
 	exchange->carrier->go_on(exchange);
 }
 
+const struct http_header *http_request_trailers(const struct http_exchange *exchange, size_t *ret_count)
+{
+	*ret_count = exchange->trailers.headers ? exchange->trailers.count : 0;
+	return exchange->trailers.headers;
+}
+
 void http_request_pause(struct http_exchange *exchange)
 {
 	exchange->body_paused = true;
@@ -264,13 +272,25 @@ static void connection_write(struct http_exchange *exchange, const void *data, s
 	(void)stream_write(stream, chunk.data, chunk.size);
 }
 
+static void send_last_chunk(struct http_exchange *exchange)
+{
+	struct stream *stream = exchange->connection->stream;
+	cleanup_buffer struct buffer end = BUFFER_INIT;
+
+	if (buffer_printf(&end, "0\r\n%s\r\n",
+	                  exchange->reply_trailers.data ? exchange->reply_trailers.data : "") < 0)
+		stream_close(stream);
+	else
+		(void)stream_write(stream, end.data, end.size);
+}
+
 static void connection_end(struct http_exchange *exchange)
 {
 	struct connection *connection = exchange->connection;
 	bool keep_alive = exchange->keep_alive;
 
 	if (exchange->reply_chunked && !exchange->reply_bodyless)
-		(void)stream_write(connection->stream, "0\r\n\r\n", 5);
+		send_last_chunk(exchange);
 	connection->exchange = NULL;
 	http_exchange_free(exchange);
 	if (!keep_alive) {
@@ -279,6 +299,11 @@ static void connection_end(struct http_exchange *exchange)
 	}
 	http_connection_idle(connection);
 	http_connection_feed(connection, NULL, 0);
+}
+
+void http_reply_trailer(struct http_exchange *exchange, const char *name, const char *value)
+{
+	http_append_header(&exchange->reply_trailers, name, value);
 }
 
 void http_reply_begin(struct http_exchange *exchange, int status, int64_t content_length)

@@ -290,6 +290,13 @@ static int on_message_complete(http_parser *parser)
 {
 	struct connection *connection = parser->data;
 
+	/* The head is the exchange's by now: what has come since is trailers. */
+	if (connection->exchange && connection->head.count) {
+		if (http_head_finish(&connection->head) < 0)
+			return -1;
+		connection->exchange->trailers = connection->head;
+		connection->head = (struct http_head){ 0 };
+	}
 	connection->message_done = true;
 	connection->unread = false;
 	http_parser_pause(parser, 1);

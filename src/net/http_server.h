@@ -100,6 +100,8 @@ struct http_body_events {
 };
 void http_request_stream(struct http_exchange *exchange, const struct http_body_events *events,
                          void *context);
+/* What came behind the body; to be asked for in on_end. */
+const struct http_header *http_request_trailers(const struct http_exchange *exchange, size_t *ret_count);
 void http_request_pause(struct http_exchange *exchange);
 void http_request_resume(struct http_exchange *exchange);
 
@@ -119,6 +121,8 @@ void http_reply_error(struct http_exchange *exchange, int status, const char *fo
 /* A streamed reply. `content_length` in bytes, or -1 for chunked. Every write is flushed. */
 void http_reply_begin(struct http_exchange *exchange, int status, int64_t content_length);
 void http_reply_write(struct http_exchange *exchange, const void *data, size_t size);
+/* A trailer, before http_reply_end. It is dropped where the body has a length. */
+void http_reply_trailer(struct http_exchange *exchange, const char *name, const char *value);
 void http_reply_end(struct http_exchange *exchange);
 /* Bytes of the reply that wait to be sent, and a call when none do any more. */
 size_t http_reply_pending(const struct http_exchange *exchange);

@@ -292,7 +292,9 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
             while size := int(self.rfile.readline(), 16):
                 yield self.rfile.read(size)
                 self.rfile.readline()
-            self.rfile.readline()
+            self.trailers = []
+            while line := self.rfile.readline().strip():
+                self.trailers.append(line.decode())
             return
         rest = int(self.headers.get("Content-Length", 0))
         while rest:
@@ -350,6 +352,17 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
             time.sleep(0.3)
         self.chunk(b"")
 
+    def on_trailers(self):
+        """What came behind the body, in the answer and behind it."""
+        self.trailers = []
+        size = sum(map(len, self.body()))
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Trailer", "X-Sum, X-Other")
+        self.end_headers()
+        self.chunk(json.dumps({"size": size, "trailers": self.trailers}).encode())
+        self.wfile.write(b"0\r\nX-Sum: %d\r\nX-Other: o\r\nContent-Type: a lie\r\n\r\n" % size)
+
     def on_endless(self):
         self.guest.aborted.clear()
         self.guest.sent = 0
@@ -365,6 +378,18 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
         self.guest.aborted.clear()
         if not self.connection.recv(1):
             self.guest.aborted.set()
+
+    def on_broken_upload(self):
+        self.guest.aborted.clear()
+        rest = int(self.headers["Content-Length"])
+        while rest > 0:
+            data = self.rfile.read1(rest)
+            if not data:
+                self.guest.aborted.set()
+                self.close_connection = True
+                return
+            rest -= len(data)
+        self.reply(200, b"")
 
     def on_torn(self):
         self.send_response(200)

@@ -44,7 +44,7 @@ bool passage_is_in_list(const char *list, const char *name)
  * Lengths and codings of bodies are each connection's own. With `upgrade` what asks for one is kept. */
 static bool is_for_hop(const struct http_header *headers, size_t count, const char *name, bool upgrade)
 {
-	static const char own[] = "keep-alive,proxy-authenticate,proxy-authorization,te,trailer,"
+	static const char own[] = "keep-alive,proxy-authenticate,proxy-authorization,te,"
 	                          "transfer-encoding,content-length,proxy-connection,expect";
 
 	if (passage_is_in_list(own, name))
@@ -56,6 +56,15 @@ static bool is_for_hop(const struct http_header *headers, size_t count, const ch
 		    passage_is_in_list(headers[i].value, name))
 			return true;
 	return false;
+}
+
+/* What must not come behind a body, where nobody looks for it any more (RFC 9110, 6.5.1). */
+static bool is_no_trailer(const struct http_header *headers, size_t count, const char *name)
+{
+	static const char heads[] = "host,authorization,cookie,set-cookie,content-type,content-encoding,"
+	                            "content-range,cache-control,trailer";
+
+	return passage_is_in_list(heads, name) || is_for_hop(headers, count, name, false);
 }
 
 static void on_client_gone(struct http_exchange *exchange, void *context)
@@ -80,7 +89,12 @@ static void on_request_end(struct http_exchange *exchange, void *context)
 {
 	struct passage *passage = context;
 
-	(void)exchange;
+	size_t count;
+	const struct http_header *trailers = http_request_trailers(exchange, &count);
+
+	for (size_t i = 0; i < count; i++)
+		if (!is_no_trailer(trailers, count, trailers[i].name))
+			http_call_trailer(passage->call, trailers[i].name, trailers[i].value);
 	passage->request_over = true;
 	http_call_end(passage->call);
 }
@@ -137,8 +151,12 @@ static void on_response_end(struct http_call *call, void *context)
 {
 	struct passage *passage = context;
 	struct http_exchange *exchange = passage->exchange;
+	size_t count;
+	const struct http_header *trailers = http_call_trailers(call, &count);
 
-	(void)call;
+	for (size_t i = 0; i < count; i++)
+		if (!is_no_trailer(trailers, count, trailers[i].name))
+			http_reply_trailer(exchange, trailers[i].name, trailers[i].value);
 	http_exchange_on_close(exchange, NULL, NULL);
 	free(passage);
 	http_reply_end(exchange);
