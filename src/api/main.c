@@ -24,7 +24,7 @@
 #define USER             "atoll"
 #define FILES_MAX        65536
 #define NODE_CONNECTIONS 16
-#define SANDBOX_IDLE     4    /* kept connections per endpoint */
+#define SANDBOX_IDLE     64   /* kept connections per endpoint */
 #define SANDBOX_IDLE_MS  4000 /* less than the 5 s after which many servers close: Node, uvicorn */
 #define CONNECTIONS_MAX  20000
 #define DOMAIN           "atoll.localhost" /* of the certificate that we make ourselves */

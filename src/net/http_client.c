@@ -11,13 +11,15 @@
 #include "net/http_message.h"
 
 #define FIRST_WAIT_MS     50
+#define BUCKETS           256
 #define MAX_RESPONSE_HEAD (256 * 1024)
 
 struct http_client {
 	uv_loop_t *loop;
 	unsigned max_idle;
 	unsigned idle_timeout_ms;
-	struct list idle; /* struct upstream, oldest first */
+	struct list idle;             /* struct upstream, oldest first */
+	struct list buckets[BUCKETS]; /* the same, by endpoint */
 };
 
 /* A connection to an upstream: either idle in the pool or carrying one call. */
@@ -26,6 +28,7 @@ struct upstream {
 	struct http_endpoint endpoint;
 	struct stream *stream;
 	struct list link;
+	struct list bucket;
 	uint64_t idle_until; /* loop time, ms */
 	struct http_call *call;
 };
@@ -73,9 +76,23 @@ static bool endpoint_equal(const struct http_endpoint *a, const struct http_endp
 	       strcmp(a->unix_path, b->unix_path) == 0 && strcmp(a->ip, b->ip) == 0;
 }
 
+/* FNV-1a. */
+static struct list *bucket_of(struct http_client *client, const struct http_endpoint *endpoint)
+{
+	uint32_t hash =
+	        2166136261u ^ endpoint->vsock_port ^ (uint32_t)endpoint->tunnel_port << 16 ^ endpoint->port;
+
+	for (const char *at = endpoint->unix_path; *at; at++)
+		hash = (hash ^ (unsigned char)*at) * 16777619u;
+	for (const char *at = endpoint->ip; *at; at++)
+		hash = (hash ^ (unsigned char)*at) * 16777619u;
+	return &client->buckets[hash % BUCKETS];
+}
+
 static void upstream_close(struct upstream *upstream)
 {
 	list_remove(&upstream->link);
+	list_remove(&upstream->bucket);
 	if (upstream->stream) {
 		stream_set_events(upstream->stream, NULL, NULL);
 		stream_close(upstream->stream);
@@ -115,16 +132,19 @@ static void upstream_keep(struct upstream *upstream)
 		                                     .on_close = on_idle_close };
 	struct http_client *client = upstream->client;
 	uint64_t now = uv_now(client->loop);
+	struct list *bucket = bucket_of(client, &upstream->endpoint);
 	unsigned same = 0;
 
-	list_for_each_safe (node, &client->idle) {
-		struct upstream *other = list_entry(node, struct upstream, link);
+	while (!list_empty(&client->idle)) {
+		struct upstream *oldest = list_entry(client->idle.next, struct upstream, link);
 
-		if (other->idle_until < now)
-			upstream_close(other);
-		else if (endpoint_equal(&other->endpoint, &upstream->endpoint))
-			same++;
+		if (oldest->idle_until >= now)
+			break;
+		upstream_close(oldest);
 	}
+	list_for_each (node, bucket)
+		same += endpoint_equal(&list_entry(node, struct upstream, bucket)->endpoint,
+		                       &upstream->endpoint);
 	if (same >= client->max_idle) {
 		upstream_close(upstream);
 		return;
@@ -132,6 +152,7 @@ static void upstream_keep(struct upstream *upstream)
 	upstream->call = NULL;
 	upstream->idle_until = now + client->idle_timeout_ms;
 	list_append(&client->idle, &upstream->link);
+	list_append(bucket, &upstream->bucket);
 	stream_set_events(upstream->stream, &events, upstream);
 	stream_read_start(upstream->stream);
 }
@@ -140,12 +161,15 @@ static struct upstream *pool_take(struct http_client *client, const struct http_
 {
 	uint64_t now = uv_now(client->loop);
 
-	for (struct list *node = client->idle.prev; node != &client->idle; node = node->prev) {
-		struct upstream *upstream = list_entry(node, struct upstream, link);
+	struct list *bucket = bucket_of(client, endpoint);
+
+	for (struct list *node = bucket->prev; node != bucket; node = node->prev) {
+		struct upstream *upstream = list_entry(node, struct upstream, bucket);
 
 		if (upstream->idle_until >= now && endpoint_equal(&upstream->endpoint, endpoint)) {
 			list_remove(&upstream->link);
-			stream_read_stop(upstream->stream);
+			list_remove(&upstream->bucket);
+			/* It goes on being read, by whom it is given to at once. */
 			return upstream;
 		}
 	}
@@ -162,6 +186,8 @@ struct http_client *http_client_new(uv_loop_t *loop, unsigned max_idle, unsigned
 		                        .max_idle = max_idle,
 		                        .idle_timeout_ms = idle_timeout_ms };
 	list_init(&client->idle);
+	for (size_t i = 0; i < BUCKETS; i++)
+		list_init(&client->buckets[i]);
 	return client;
 }
 
@@ -540,6 +566,7 @@ static void on_endpoint_connected(struct stream *stream, int status, void *conte
 	}
 	*upstream = (struct upstream){ .client = call->client, .endpoint = call->endpoint, .stream = stream };
 	list_init(&upstream->link);
+	list_init(&upstream->bucket);
 	call_start(call, upstream);
 }
 

@@ -45,6 +45,8 @@ struct http_server {
 	struct http_server_options options;
 	struct list listeners;
 	struct list connections;
+	struct list holding;                  /* connections with something held back */
+	uv_prepare_t *flusher;                /* sends it before the loop waits */
 	const struct http_protocol *protocol; /* that is spoken besides; NULL: none */
 	unsigned connection_count;
 	uint16_t port;
@@ -63,6 +65,8 @@ struct connection {
 	http_parser parser;
 	struct http_head head;
 	struct buffer target;
+	struct list holding_link;
+	struct buffer held;    /* a reply's head that waits for the body, to leave in one packet with it */
 	struct buffer backlog; /* read, not yet parsed */
 	const char *rest;      /* while feeding: what the parser has not seen yet */
 	size_t rest_size;
@@ -123,6 +127,12 @@ void http_connection_feed(struct connection *connection, const char *data, size_
 
 /* Send what is queued and close; nothing more is parsed. */
 void http_connection_finish(struct connection *connection);
+
+/* Send what was held back. */
+void http_connection_release(struct connection *connection);
+
+/* The same for all: the flusher's callback. */
+void http_server_release(uv_prepare_t *flusher);
 
 /* Begin to wait for the next request. */
 void http_connection_idle(struct connection *connection);

@@ -10,6 +10,8 @@
 #include "base/json.h"
 #include "net/http_connection.h"
 
+#define COPY_MAX (16 * 1024) /* bytes of a body that are rather copied than written apart from the head */
+
 const char *http_reason(int status)
 {
 	return http_status_str((enum http_status)status);
@@ -251,19 +253,37 @@ static void connection_begin(struct http_exchange *exchange, int status, int64_t
 	else if (!empty_status)
 		(void)buffer_printf(&head, "Content-Length: %lld\r\n", (long long)content_length);
 	(void)buffer_printf(&head, "Connection: %s\r\n\r\n", exchange->keep_alive ? "keep-alive" : "close");
-	(void)stream_write(connection->stream, head.data, head.size);
+	buffer_fini(&connection->held);
+	connection->held = head;
+	head = (struct buffer)BUFFER_INIT;
+	if (exchange->reply_bodyless || content_length == 0 || connection->server->closing) {
+		http_connection_release(connection);
+		return;
+	}
+	list_remove(&connection->holding_link);
+	list_append(&connection->server->holding, &connection->holding_link);
+	(void)uv_prepare_start(connection->server->flusher, http_server_release);
 }
 
 static void connection_write(struct http_exchange *exchange, const void *data, size_t size)
 {
-	struct stream *stream = exchange->connection->stream;
+	struct connection *connection = exchange->connection;
+	struct stream *stream = connection->stream;
 	cleanup_buffer struct buffer chunk = BUFFER_INIT;
 
 	if (!exchange->reply_chunked) {
-		(void)stream_write(stream, data, size);
+		if (size > COPY_MAX || !connection->held.size ||
+		    buffer_append(&connection->held, data, size) < 0) {
+			http_connection_release(connection);
+			(void)stream_write(stream, data, size);
+		} else {
+			http_connection_release(connection);
+		}
 		return;
 	}
-	/* One write per chunk, so that it leaves in one packet. */
+	/* One write per chunk, so that it leaves in one packet, with the head if that still waits. */
+	chunk = connection->held;
+	connection->held = (struct buffer)BUFFER_INIT;
 	if (http_append_chunk_size(&chunk, size) < 0 || buffer_append(&chunk, data, size) < 0 ||
 	    buffer_append(&chunk, "\r\n", 2) < 0) {
 		stream_close(stream);
@@ -289,6 +309,7 @@ static void connection_end(struct http_exchange *exchange)
 	struct connection *connection = exchange->connection;
 	bool keep_alive = exchange->keep_alive;
 
+	http_connection_release(connection);
 	if (exchange->reply_chunked && !exchange->reply_bodyless)
 		send_last_chunk(exchange);
 	connection->exchange = NULL;
@@ -393,6 +414,7 @@ static void connection_abort(struct http_exchange *exchange)
 {
 	struct connection *connection = exchange->connection;
 
+	http_connection_release(connection);
 	connection->exchange = NULL;
 	connection->closing = true;
 	http_exchange_free(exchange);

@@ -38,6 +38,8 @@ static void connection_unref(struct connection *connection)
 	if (connection->stream || !connection->timer_closed)
 		return;
 	list_remove(&connection->link);
+	list_remove(&connection->holding_link);
+	buffer_fini(&connection->held);
 	connection->server->connection_count--;
 	if (connection->server->closing && list_empty(&connection->server->connections) &&
 	    list_empty(&connection->server->listeners))
@@ -171,6 +173,32 @@ void http_connection_finish(struct connection *connection)
 	stream_shutdown(connection->stream);
 	stream_read_start(connection->stream);
 	(void)uv_timer_start(&connection->idle, on_lingered, LINGER_MS, 0);
+}
+
+/* --- holding back --- */
+
+void http_connection_release(struct connection *connection)
+{
+	cleanup_buffer struct buffer held = connection->held;
+
+	list_remove(&connection->holding_link);
+	connection->held = (struct buffer)BUFFER_INIT;
+	if (held.size && connection->stream)
+		(void)stream_write(connection->stream, held.data, held.size);
+}
+
+void http_server_release(uv_prepare_t *flusher)
+{
+	struct http_server *server = flusher->data;
+
+	while (!list_empty(&server->holding))
+		http_connection_release(list_entry(server->holding.next, struct connection, holding_link));
+	(void)uv_prepare_stop(flusher);
+}
+
+static void on_flusher_closed(uv_handle_t *handle)
+{
+	free(handle);
 }
 
 /* --- idle time --- */
@@ -508,6 +536,7 @@ static void connection_new(struct http_server *server, struct stream *stream, in
 	connection->stream = stream;
 	connection->tag = tag;
 	list_init(&connection->link);
+	list_init(&connection->holding_link);
 	list_append(&server->connections, &connection->link);
 	server->connection_count++;
 	http_parser_init(&connection->parser, HTTP_REQUEST);
@@ -659,6 +688,15 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_op
 
 	if (!server)
 		return NULL;
+	server->flusher = malloc(sizeof(*server->flusher));
+	if (!server->flusher || uv_prepare_init(loop, server->flusher) < 0) {
+		free(server->flusher);
+		free(server);
+		return NULL;
+	}
+	server->flusher->data = server;
+	uv_unref((uv_handle_t *)server->flusher);
+	list_init(&server->holding);
 	server->loop = loop;
 	server->options = *options;
 	if (!server->options.max_head_size)
@@ -677,6 +715,8 @@ void http_server_free(struct http_server *server)
 	if (!server)
 		return;
 	server->closing = true;
+	http_server_release(server->flusher);
+	uv_close((uv_handle_t *)server->flusher, on_flusher_closed);
 	if (list_empty(&server->connections) && list_empty(&server->listeners)) {
 		free(server);
 		return;
