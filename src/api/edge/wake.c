@@ -1,9 +1,11 @@
 #include "api/edge/wake.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/control.h"
 #include "api/registry.h"
 
 #define AGAIN_MS    200   /* between looks at one that changes its state */
@@ -105,6 +107,8 @@ static void on_resumed(int status, const char *data, size_t size, const struct e
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 	char target[TARGET_SIZE];
 
+	if (record)
+		record->waking = false;
 	if (record && record_take(record, answer)) {
 		take(wake, record);
 		return;
@@ -124,8 +128,10 @@ static void on_resumed(int status, const char *data, size_t size, const struct e
 static void ask(struct wake *wake)
 {
 	struct record *record = registry_find(wake->api->registry, wake->id);
+	struct error err = { 0 };
 	char target[TARGET_SIZE];
 	int64_t seconds;
+	int ret;
 
 	if (!record) {
 		finish(wake, WAKE_GONE);
@@ -135,6 +141,13 @@ static void ask(struct wake *wake)
 		finish(wake, WAKE_UP);
 		return;
 	}
+	ret = record->waking ? 0 : control_may_start(wake->api, record->team_id, 1, record, &err);
+	if (ret < 0) {
+		log_info("sandbox %s is not woken: %s", wake->id, err.message);
+		finish(wake, ret == -EDQUOT ? WAKE_FULL : WAKE_GONE);
+		return;
+	}
+	record->waking = true;
 	seconds = record->resume_timeout ? record->resume_timeout : FALLBACK_S;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/resume", wake->id);
 	api_call_node(wake->api, "POST", target,
