@@ -12,6 +12,7 @@
 
 #define FIRST_WAIT_MS     50
 #define BUCKETS           256
+#define USUAL_HEAD        1000 /* bytes of most requests' heads */
 #define MAX_RESPONSE_HEAD (256 * 1024)
 
 struct http_client {
@@ -598,6 +599,7 @@ struct http_call *http_call_new(struct http_client *client, const struct http_en
 	(void)snprintf(call->method, sizeof(call->method), "%s", method);
 	http_parser_init(&call->parser, HTTP_RESPONSE);
 	call->parser.data = call;
+	(void)buffer_reserve(&call->request, USUAL_HEAD);
 	(void)buffer_printf(&call->request, "%s %s HTTP/1.1\r\n", method, target);
 	return call;
 }

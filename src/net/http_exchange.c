@@ -10,7 +10,8 @@
 #include "base/json.h"
 #include "net/http_connection.h"
 
-#define COPY_MAX (16 * 1024) /* bytes of a body that are rather copied than written apart from the head */
+#define FRAME_HEAD 200         /* bytes of a reply's head beside the handler's headers, and more */
+#define COPY_MAX   (16 * 1024) /* bytes of a body that are rather copied than written apart from the head */
 
 const char *http_reason(int status)
 {
@@ -245,6 +246,7 @@ static void connection_begin(struct http_exchange *exchange, int status, int64_t
 	if (exchange->wants_upgrade ||
 	    (!connection->message_done && exchange->content_length > HTTP_MAX_DISCARD))
 		exchange->keep_alive = false;
+	(void)buffer_reserve(&head, exchange->reply_headers.size + FRAME_HEAD);
 	(void)buffer_printf(&head, "HTTP/1.1 %d %s\r\n", status, http_reason(status));
 	if (exchange->reply_headers.size)
 		(void)buffer_append(&head, exchange->reply_headers.data, exchange->reply_headers.size);
