@@ -33,7 +33,7 @@ struct api {
 	uv_timer_t reconcile;
 	bool reconcile_again; /* something came up while the node was being asked */
 	bool in_doubt;        /* the node did not answer, and has not told since what runs */
-	struct wake *wakes; /* sandboxes that traffic is waking; see edge/wake.h */
+	struct wake *wakes;   /* sandboxes that traffic is waking; see edge/wake.h */
 };
 
 /* Every request; `context` is the struct api. */
