@@ -21,6 +21,7 @@ struct registry;
 struct store;
 struct telemetry;
 struct volumes;
+struct wake;
 
 struct api {
 	uv_loop_t *loop;
@@ -37,6 +38,7 @@ struct api {
 	uv_timer_t reconcile;
 	bool reconcile_again; /* something came up while the node was being asked */
 	bool in_doubt;        /* the node did not answer, and has not told since what runs */
+	struct wake *wakes;   /* sandboxes that traffic is waking; see edge/wake.h */
 };
 
 /* Every request; `context` is the struct api. */

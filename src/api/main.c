@@ -19,14 +19,24 @@
 #include "api/store/store.h"
 #include "api/telemetry.h"
 #include "api/volumes/volumes.h"
+#include "net/http2.h"
+#include "net/tls.h"
+#include "net/tls_authority.h"
 
 #define USER             "atoll"
 #define FILES_MAX        65536
 #define NODE_CONNECTIONS 16
-#define SANDBOX_IDLE     4    /* kept connections per endpoint */
+#define SANDBOX_IDLE     64   /* kept connections per endpoint */
 #define SANDBOX_IDLE_MS  4000 /* less than the 5 s after which many servers close: Node, uvicorn */
 #define CONNECTIONS_MAX  20000
 #define VOLUME_MAX       (UINT64_C(10) << 30) /* bytes of a volume */
+#define DOMAIN           "atoll.localhost"    /* of the certificate that we make ourselves */
+#define RENEWAL_MS       (24 * 3600 * 1000)
+
+struct listen {
+	char ip[64];
+	uint16_t port;
+};
 
 struct options {
 	const char *run;
@@ -34,10 +44,18 @@ struct options {
 	const char *key_file;
 	bool routes; /* print them and end */
 	struct control_options control;
-	char ip[64];
-	uint16_t port;
-	uint64_t volume_max; /* bytes that a volume may use */
+	const char *tls_certificate; /* NULL: our own authority makes one */
+	const char *tls_key;
+	struct listen listen;
+	struct listen tls_listen; /* port 0: none */
+	uint64_t volume_max;      /* bytes that a volume may use */
 };
+
+static struct secured {
+	struct tls_context *context; /* NULL: no TLS */
+	char directory[256];         /* of our own authority; "": the certificate was given */
+	uv_timer_t renewal;
+} secured;
 
 void api_route(struct http_exchange *exchange, void *context)
 {
@@ -50,16 +68,16 @@ void api_route(struct http_exchange *exchange, void *context)
 		rest_route(api, exchange);
 }
 
-static int parse_listen(const char *text, struct options *options)
+static int parse_listen(const char *text, struct listen *listen)
 {
 	const char *colon = strrchr(text, ':');
 	char *end;
 	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
 
-	if (!colon || *end || port == 0 || port > UINT16_MAX || (size_t)(colon - text) >= sizeof(options->ip))
+	if (!colon || *end || port == 0 || port > UINT16_MAX || (size_t)(colon - text) >= sizeof(listen->ip))
 		return -EINVAL;
-	(void)snprintf(options->ip, sizeof(options->ip), "%.*s", (int)(colon - text), text);
-	options->port = (uint16_t)port;
+	(void)snprintf(listen->ip, sizeof(listen->ip), "%.*s", (int)(colon - text), text);
+	listen->port = (uint16_t)port;
 	return 0;
 }
 
@@ -103,6 +121,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 		                               { "sample-seconds", required_argument, NULL, 'S' },
 		                               { "routes", no_argument, NULL, 'O' },
 		                               { "volume-mib", required_argument, NULL, 'v' },
+		                               { "tls-listen", required_argument, NULL, 't' },
+		                               { "tls-cert", required_argument, NULL, 'c' },
+		                               { "tls-key", required_argument, NULL, 'p' },
 		                               { 0 } };
 	int option;
 
@@ -115,8 +136,18 @@ static int parse_options(int argc, char **argv, struct options *options)
 			options->data = optarg;
 			break;
 		case 'l':
-			if (parse_listen(optarg, options) < 0)
+			if (parse_listen(optarg, &options->listen) < 0)
 				return -EINVAL;
+			break;
+		case 't':
+			if (parse_listen(optarg, &options->tls_listen) < 0)
+				return -EINVAL;
+			break;
+		case 'c':
+			options->tls_certificate = optarg;
+			break;
+		case 'p':
+			options->tls_key = optarg;
 			break;
 		case 'k':
 			options->key_file = optarg;
@@ -145,7 +176,69 @@ static int parse_options(int argc, char **argv, struct options *options)
 			return -EINVAL;
 		}
 	}
-	return options->run && options->data && options->key_file && options->port ? 0 : -EINVAL;
+	if (!options->tls_certificate != !options->tls_key ||
+	    (options->tls_certificate && !options->tls_listen.port))
+		return -EINVAL;
+	return options->run && options->data && options->key_file && options->listen.port ? 0 : -EINVAL;
+}
+
+/* --- TLS --- */
+
+/* Look whether our own certificate is near its end; read what is there anew. */
+static void refresh_certificate(bool always)
+{
+	struct tls_authority paths;
+	struct error err = { 0 };
+	bool renewed = false;
+	int ret = 0;
+
+	if (!secured.context)
+		return;
+	if (secured.directory[0])
+		ret = tls_authority_ensure(secured.directory, DOMAIN, &paths, &renewed, &err);
+	if (ret == 0 && (always || renewed))
+		ret = tls_context_reload(secured.context, &err);
+	if (ret < 0)
+		log_error("the certificate stays as it was: %s", err.message);
+	else if (always || renewed)
+		log_info("the certificate was %s", renewed ? "renewed" : "read again");
+}
+
+static void on_renewal(uv_timer_t *timer)
+{
+	(void)timer;
+	refresh_certificate(false);
+}
+
+static void on_hangup(uv_signal_t *handle, int number)
+{
+	(void)handle;
+	(void)number;
+	refresh_certificate(true);
+}
+
+static int start_tls(struct api *api, const struct options *options, struct error *err)
+{
+	struct tls_authority paths;
+	const char *certificate = options->tls_certificate;
+	const char *key = options->tls_key;
+
+	if (!options->tls_listen.port)
+		return 0;
+	if (!certificate) {
+		(void)snprintf(secured.directory, sizeof(secured.directory), "%.240s/tls", options->data);
+		if (tls_authority_ensure(secured.directory, DOMAIN, &paths, NULL, err) < 0)
+			return -EIO;
+		certificate = paths.certificate;
+		key = paths.key;
+		(void)uv_timer_init(api->loop, &secured.renewal);
+		(void)uv_timer_start(&secured.renewal, on_renewal, RENEWAL_MS, RENEWAL_MS);
+	}
+	secured.context = tls_context_new(certificate, key, err);
+	if (!secured.context)
+		return -EINVAL;
+	return http_server_listen_prepared(api->server, options->tls_listen.ip, options->tls_listen.port,
+	                                   tls_secure, secured.context, err);
 }
 
 /* --- the start: as root as little as possible --- */
@@ -160,6 +253,20 @@ static int read_key(const char *path, char key[128], struct error *err)
 	(void)snprintf(key, 128, "%.*s", (int)strcspn(text.data, "\n"), text.data);
 	if (strncmp(key, "e2b_", 4) != 0 || strspn(key + 4, "0123456789abcdef") != strlen(key + 4) || !key[4])
 		return error_set(err, EINVAL, "%s holds no key of the form e2b_<hex>", path);
+	return 0;
+}
+
+/* Our own authority's files are the service's, which renews them. */
+static int give_files(const struct passwd *user)
+{
+	static const char *const names[] = { "", "/ca.pem", "/ca.key", "/server.pem", "/server.key" };
+	char path[300];
+
+	for (size_t i = 0; secured.directory[0] && i < ARRAY_SIZE(names); i++) {
+		(void)snprintf(path, sizeof(path), "%s%s", secured.directory, names[i]);
+		if (chown(path, user->pw_uid, user->pw_gid) < 0)
+			return -errno;
+	}
 	return 0;
 }
 
@@ -179,7 +286,8 @@ static int drop_privileges(const struct api *api, const char *const *directories
 			return error_errno(err, errno, "own %s", *directories);
 	if (telemetry_own(api->telemetry, user->pw_uid, user->pw_gid, err) < 0)
 		return -err->code;
-	if (initgroups(USER, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
+	if (give_files(user) < 0 || initgroups(USER, user->pw_gid) < 0 || setgid(user->pw_gid) < 0 ||
+	    setuid(user->pw_uid) < 0)
 		return error_errno(err, errno, "become user '" USER "'");
 	return 0;
 }
@@ -211,11 +319,15 @@ static int start(struct api *api, const struct options *options, struct error *e
 	if (ret < 0)
 		return ret;
 	api->server = http_server_new(api->loop, &server);
-	ret = api->server ? http_server_listen_tcp(api->server, options->ip, options->port, err)
+	if (api->server)
+		http2_enable(api->server);
+	ret = api->server ? http_server_listen_tcp(api->server, options->listen.ip, options->listen.port, err)
 	                  : error_errno(err, ENOMEM, "start");
 	/* After the listening: two of us must not take each other's socket. */
 	if (ret == 0 && !(api->telemetry = telemetry_new(api, err)))
 		ret = -err->code;
+	if (ret == 0)
+		ret = start_tls(api, options, err);
 	if (ret == 0)
 		ret = drop_privileges(api, owned, err);
 	if (ret < 0)
@@ -241,12 +353,14 @@ int main(int argc, char **argv)
 	struct options options = { .volume_max = VOLUME_MAX };
 	static struct api api; /* static: what it holds lives until the process ends */
 	static uv_signal_t signals[2];
+	static uv_signal_t hangup;
 	struct error err = { 0 };
 
 	if (parse_options(argc, argv, &options) < 0) {
 		fputs("usage: atoll-api --run DIR --data DIR --listen IP:PORT --key-file FILE"
 		      " [--admin-token-file FILE] [--secrets-key-file FILE] [--rate-limit RATE:BURST|none]"
-		      " [--sample-seconds N] [--volume-mib N]\n       atoll-api --routes\n",
+		      " [--sample-seconds N] [--volume-mib N]"
+		      " [--tls-listen IP:PORT [--tls-cert FILE --tls-key FILE]]\n       atoll-api --routes\n",
 		      stderr);
 		return 2;
 	}
@@ -269,8 +383,12 @@ int main(int argc, char **argv)
 		(void)uv_signal_init(api.loop, &signals[i]);
 		(void)uv_signal_start(&signals[i], on_signal, i ? SIGINT : SIGTERM);
 	}
+	(void)uv_signal_init(api.loop, &hangup);
+	(void)uv_signal_start(&hangup, on_hangup, SIGHUP);
 	api_reconcile(&api);
-	log_info("listening on %s:%u", options.ip, options.port);
+	if (secured.context)
+		log_info("TLS on %s:%u", options.tls_listen.ip, options.tls_listen.port);
+	log_info("listening on %s:%u", options.listen.ip, options.listen.port);
 	(void)uv_run(api.loop, UV_RUN_DEFAULT);
 	store_close(api.store);
 	return EXIT_SUCCESS;

@@ -12,9 +12,12 @@ struct record {
 	char alias[128];
 	char access_token[128]; /* "" = none */
 	char vsock_path[128];
+	char traffic_token[128]; /* what traffic to its ports must show; "" = all may come */
+	char mask_host[256]; /* the Host that its servers see, "${PORT}" for the port; "" = the client's */
 	json_t *metadata;
 	int64_t started_at_ms;
 	int64_t end_at_ms;
+	int64_t resume_timeout; /* seconds to live when traffic wakes it */
 	int vcpu_count;
 	int memory_mib;
 	int disk_mib;
@@ -23,6 +26,7 @@ struct record {
 	bool auto_pause;    /* at its end, instead of a kill */
 	bool auto_resume;   /* by traffic */
 	bool waking;        /* asked to resume; not stored */
+	bool pausing;       /* the node was asked to pause it; not stored */
 	int64_t changed_ms; /* when the state was last heard of or changed; not stored */
 };
 

@@ -82,18 +82,43 @@ static int lock_pid_file(const struct cli_places *places)
 	return -EWOULDBLOCK;
 }
 
+/* Append what the environment says of TLS to arguments that end with NULL; three pairs have room. */
+static void add_tls(const char **arguments)
+{
+	static const struct {
+		const char *variable;
+		const char *option;
+	} table[] = { { "ATOLL_TLS_LISTEN", "--tls-listen" },
+		      { "ATOLL_TLS_CERT", "--tls-cert" },
+		      { "ATOLL_TLS_KEY", "--tls-key" } };
+
+	while (*arguments)
+		arguments++;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const char *value = getenv(table[i].variable);
+
+		if (!value || !value[0])
+			continue;
+		*arguments++ = table[i].option;
+		*arguments++ = value;
+	}
+}
+
 /* Run `atoll supervise` as a daemon; it inherits the lock on its pid file. */
 static void become_supervisor(const struct cli_places *places, int lock)
 {
 	char log[300];
 	char listen[96];
 	char self[300];
+	const char *arguments[20] = { "atoll",      "supervise", "--run",     places->run, "--data",
+		                      places->data, "--bin",     places->bin, "--listen",  listen };
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int fd;
 
 	(void)snprintf(log, sizeof(log), "%s/atoll.log", places->data);
 	(void)snprintf(listen, sizeof(listen), "%s:%u", places->ip, places->port);
 	(void)snprintf(self, sizeof(self), "%s/atoll", places->bin);
+	add_tls(arguments);
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	(void)setsid();
 	if (ftruncate(lock, 0) < 0 || dprintf(lock, "%d\n", (int)getpid()) < 0)
@@ -101,8 +126,7 @@ static void become_supervisor(const struct cli_places *places, int lock)
 	(void)dup2(null, STDIN_FILENO);
 	(void)dup2(fd, STDOUT_FILENO);
 	(void)dup2(fd, STDERR_FILENO);
-	execl(self, "atoll", "supervise", "--run", places->run, "--data", places->data, "--bin", places->bin,
-	      "--listen", listen, (char *)NULL);
+	execv(self, (char *const *)arguments);
 	_exit(127);
 }
 

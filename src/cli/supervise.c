@@ -35,6 +35,9 @@ struct service {
 	const char *data;
 	const char *bin;
 	const char *listen;
+	const char *tls_listen; /* NULL: no TLS */
+	const char *tls_certificate;
+	const char *tls_key;
 	bool emulated; /* no hardware virtualisation below: see atoll-node */
 	char paths[2][300];
 	char key[300];
@@ -120,18 +123,28 @@ static void plan(struct service *service)
 	*node = (struct child){ .name = "atoll-node",
 		                .argv = { service->paths[0], "--run", service->run, "--data", service->data,
 		                          "--bin", service->bin, service->emulated ? "--emulated" : NULL } };
+	/* The arguments end with the first that was not given: a certificate without a listener is for
+	 * nothing. */
 	*api = (struct child){ .name = "atoll-api",
 		               .argv = { service->paths[1], "--run", service->run, "--data", service->data,
-		                         "--listen", service->listen, "--key-file", service->key } };
+		                         "--listen", service->listen, "--key-file", service->key,
+		                         service->tls_listen ? "--tls-listen" : NULL, service->tls_listen,
+		                         service->tls_certificate ? "--tls-cert" : NULL,
+		                         service->tls_certificate, service->tls_key ? "--tls-key" : NULL,
+		                         service->tls_key } };
 }
 
 static int parse(int argc, char **argv, struct service *service)
 {
-	static const struct option table[] = {
-		{ "run", required_argument, NULL, 'r' }, { "data", required_argument, NULL, 'd' },
-		{ "bin", required_argument, NULL, 'b' }, { "listen", required_argument, NULL, 'l' },
-		{ "emulated", no_argument, NULL, 'e' },  { 0 }
-	};
+	static const struct option table[] = { { "run", required_argument, NULL, 'r' },
+		                               { "data", required_argument, NULL, 'd' },
+		                               { "bin", required_argument, NULL, 'b' },
+		                               { "listen", required_argument, NULL, 'l' },
+		                               { "emulated", no_argument, NULL, 'e' },
+		                               { "tls-listen", required_argument, NULL, 't' },
+		                               { "tls-cert", required_argument, NULL, 'c' },
+		                               { "tls-key", required_argument, NULL, 'k' },
+		                               { 0 } };
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -148,6 +161,15 @@ static int parse(int argc, char **argv, struct service *service)
 		case 'l':
 			service->listen = optarg;
 			break;
+		case 't':
+			service->tls_listen = optarg;
+			break;
+		case 'c':
+			service->tls_certificate = optarg;
+			break;
+		case 'k':
+			service->tls_key = optarg;
+			break;
 		case 'e':
 			service->emulated = true;
 			break;
@@ -155,6 +177,9 @@ static int parse(int argc, char **argv, struct service *service)
 			return -EINVAL;
 		}
 	}
+	if (!service->tls_certificate != !service->tls_key ||
+	    (service->tls_certificate && !service->tls_listen))
+		return -EINVAL;
 	return service->run && service->data && service->bin && service->listen ? 0 : -EINVAL;
 }
 
@@ -165,7 +190,9 @@ int cli_supervise(int argc, char **argv)
 	int64_t look_at_ms = 0;
 
 	if (parse(argc, argv, &service) < 0) {
-		fputs("usage: atoll supervise --run DIR --data DIR --bin DIR --listen IP:PORT\n", stderr);
+		fputs("usage: atoll supervise --run DIR --data DIR --bin DIR --listen IP:PORT\n"
+		      "                       [--tls-listen IP:PORT [--tls-cert FILE --tls-key FILE]]\n",
+		      stderr);
 		return 2;
 	}
 	log_init("supervise", LOG_LEVEL_INFO);

@@ -11,13 +11,16 @@
 #include "net/http_message.h"
 
 #define FIRST_WAIT_MS     50
+#define BUCKETS           256
+#define USUAL_HEAD        1000 /* bytes of most requests' heads */
 #define MAX_RESPONSE_HEAD (256 * 1024)
 
 struct http_client {
 	uv_loop_t *loop;
 	unsigned max_idle;
 	unsigned idle_timeout_ms;
-	struct list idle; /* struct upstream, oldest first */
+	struct list idle;             /* struct upstream, oldest first */
+	struct list buckets[BUCKETS]; /* the same, by endpoint */
 };
 
 /* A connection to an upstream: either idle in the pool or carrying one call. */
@@ -26,6 +29,7 @@ struct upstream {
 	struct http_endpoint endpoint;
 	struct stream *stream;
 	struct list link;
+	struct list bucket;
 	uint64_t idle_until; /* loop time, ms */
 	struct http_call *call;
 };
@@ -38,6 +42,8 @@ struct http_call {
 	struct upstream *upstream;
 	struct buffer request; /* the head, and body bytes until the connection stands */
 	struct http_head head;
+	struct http_head trailers;
+	struct buffer request_trailers;
 	struct buffer raw_head; /* the response head as to be passed on after a 101 */
 	struct buffer backlog;  /* response bytes that wait for http_call_resume */
 	http_parser parser;
@@ -71,9 +77,23 @@ static bool endpoint_equal(const struct http_endpoint *a, const struct http_endp
 	       strcmp(a->unix_path, b->unix_path) == 0 && strcmp(a->ip, b->ip) == 0;
 }
 
+/* FNV-1a. */
+static struct list *bucket_of(struct http_client *client, const struct http_endpoint *endpoint)
+{
+	uint32_t hash =
+	        2166136261u ^ endpoint->vsock_port ^ (uint32_t)endpoint->tunnel_port << 16 ^ endpoint->port;
+
+	for (const char *at = endpoint->unix_path; *at; at++)
+		hash = (hash ^ (unsigned char)*at) * 16777619u;
+	for (const char *at = endpoint->ip; *at; at++)
+		hash = (hash ^ (unsigned char)*at) * 16777619u;
+	return &client->buckets[hash % BUCKETS];
+}
+
 static void upstream_close(struct upstream *upstream)
 {
 	list_remove(&upstream->link);
+	list_remove(&upstream->bucket);
 	if (upstream->stream) {
 		stream_set_events(upstream->stream, NULL, NULL);
 		stream_close(upstream->stream);
@@ -113,16 +133,19 @@ static void upstream_keep(struct upstream *upstream)
 		                                     .on_close = on_idle_close };
 	struct http_client *client = upstream->client;
 	uint64_t now = uv_now(client->loop);
+	struct list *bucket = bucket_of(client, &upstream->endpoint);
 	unsigned same = 0;
 
-	list_for_each_safe (node, &client->idle) {
-		struct upstream *other = list_entry(node, struct upstream, link);
+	while (!list_empty(&client->idle)) {
+		struct upstream *oldest = list_entry(client->idle.next, struct upstream, link);
 
-		if (other->idle_until < now)
-			upstream_close(other);
-		else if (endpoint_equal(&other->endpoint, &upstream->endpoint))
-			same++;
+		if (oldest->idle_until >= now)
+			break;
+		upstream_close(oldest);
 	}
+	list_for_each (node, bucket)
+		same += endpoint_equal(&list_entry(node, struct upstream, bucket)->endpoint,
+		                       &upstream->endpoint);
 	if (same >= client->max_idle) {
 		upstream_close(upstream);
 		return;
@@ -130,6 +153,7 @@ static void upstream_keep(struct upstream *upstream)
 	upstream->call = NULL;
 	upstream->idle_until = now + client->idle_timeout_ms;
 	list_append(&client->idle, &upstream->link);
+	list_append(bucket, &upstream->bucket);
 	stream_set_events(upstream->stream, &events, upstream);
 	stream_read_start(upstream->stream);
 }
@@ -138,12 +162,15 @@ static struct upstream *pool_take(struct http_client *client, const struct http_
 {
 	uint64_t now = uv_now(client->loop);
 
-	for (struct list *node = client->idle.prev; node != &client->idle; node = node->prev) {
-		struct upstream *upstream = list_entry(node, struct upstream, link);
+	struct list *bucket = bucket_of(client, endpoint);
+
+	for (struct list *node = bucket->prev; node != bucket; node = node->prev) {
+		struct upstream *upstream = list_entry(node, struct upstream, bucket);
 
 		if (upstream->idle_until >= now && endpoint_equal(&upstream->endpoint, endpoint)) {
 			list_remove(&upstream->link);
-			stream_read_stop(upstream->stream);
+			list_remove(&upstream->bucket);
+			/* It goes on being read, by whom it is given to at once. */
 			return upstream;
 		}
 	}
@@ -160,6 +187,8 @@ struct http_client *http_client_new(uv_loop_t *loop, unsigned max_idle, unsigned
 		                        .max_idle = max_idle,
 		                        .idle_timeout_ms = idle_timeout_ms };
 	list_init(&client->idle);
+	for (size_t i = 0; i < BUCKETS; i++)
+		list_init(&client->buckets[i]);
 	return client;
 }
 
@@ -189,7 +218,9 @@ static void call_free(struct http_call *call)
 	buffer_fini(&call->request);
 	buffer_fini(&call->raw_head);
 	buffer_fini(&call->backlog);
+	buffer_fini(&call->request_trailers);
 	http_head_fini(&call->head);
+	http_head_fini(&call->trailers);
 	free(call);
 }
 
@@ -274,14 +305,14 @@ static int on_header_field(http_parser *parser, const char *data, size_t size)
 {
 	struct http_call *call = parser->data;
 
-	return http_head_field(&call->head, data, size) < 0;
+	return http_head_field(call->responded ? &call->trailers : &call->head, data, size) < 0;
 }
 
 static int on_header_value(http_parser *parser, const char *data, size_t size)
 {
 	struct http_call *call = parser->data;
 
-	return http_head_value(&call->head, data, size) < 0;
+	return http_head_value(call->responded ? &call->trailers : &call->head, data, size) < 0;
 }
 
 static int on_headers_complete(http_parser *parser)
@@ -321,6 +352,8 @@ static int on_message_begin(http_parser *parser)
 
 	http_head_fini(&call->head);
 	http_head_init(&call->head, MAX_RESPONSE_HEAD);
+	http_head_fini(&call->trailers);
+	http_head_init(&call->trailers, MAX_RESPONSE_HEAD);
 	return 0;
 }
 
@@ -329,6 +362,8 @@ static int on_message_complete(http_parser *parser)
 	struct http_call *call = parser->data;
 
 	if (call->responded) {
+		if (call->trailers.count && http_head_finish(&call->trailers) < 0)
+			return -1;
 		call->complete = true;
 		http_parser_pause(parser, 1);
 	}
@@ -532,6 +567,7 @@ static void on_endpoint_connected(struct stream *stream, int status, void *conte
 	}
 	*upstream = (struct upstream){ .client = call->client, .endpoint = call->endpoint, .stream = stream };
 	list_init(&upstream->link);
+	list_init(&upstream->bucket);
 	call_start(call, upstream);
 }
 
@@ -563,6 +599,7 @@ struct http_call *http_call_new(struct http_client *client, const struct http_en
 	(void)snprintf(call->method, sizeof(call->method), "%s", method);
 	http_parser_init(&call->parser, HTTP_RESPONSE);
 	call->parser.data = call;
+	(void)buffer_reserve(&call->request, USUAL_HEAD);
 	(void)buffer_printf(&call->request, "%s %s HTTP/1.1\r\n", method, target);
 	return call;
 }
@@ -613,8 +650,25 @@ void http_call_end(struct http_call *call)
 	if (call->body_ended || call->over)
 		return;
 	call->body_ended = true;
-	if (call->chunked)
-		call_send(call, "0\r\n\r\n", 5);
+	if (!call->chunked)
+		return;
+	if (buffer_append_string(&call->request_trailers, "\r\n") < 0) {
+		call_fail(call, HTTP_CALL_BROKEN);
+		return;
+	}
+	call_send(call, "0\r\n", 3);
+	call_send(call, call->request_trailers.data, call->request_trailers.size);
+}
+
+void http_call_trailer(struct http_call *call, const char *name, const char *value)
+{
+	http_append_header(&call->request_trailers, name, value);
+}
+
+const struct http_header *http_call_trailers(const struct http_call *call, size_t *ret_count)
+{
+	*ret_count = call->trailers.headers ? call->trailers.count : 0;
+	return call->trailers.headers;
 }
 
 size_t http_call_pending(const struct http_call *call)

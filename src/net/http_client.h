@@ -84,7 +84,11 @@ struct http_call *http_call_new(struct http_client *client, const struct http_en
 void http_call_header(struct http_call *call, const char *name, const char *value);
 void http_call_begin(struct http_call *call, int64_t content_length);
 void http_call_write(struct http_call *call, const void *data, size_t size);
+/* A trailer of a chunked body, before http_call_end. */
+void http_call_trailer(struct http_call *call, const char *name, const char *value);
 void http_call_end(struct http_call *call);
+/* What the response had behind its body; to be asked for in on_end. */
+const struct http_header *http_call_trailers(const struct http_call *call, size_t *ret_count);
 size_t http_call_pending(const struct http_call *call);
 void http_call_pause(struct http_call *call); /* stop reading the response */
 void http_call_resume(struct http_call *call);

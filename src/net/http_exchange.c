@@ -10,6 +10,9 @@
 #include "base/json.h"
 #include "net/http_connection.h"
 
+#define FRAME_HEAD 200         /* bytes of a reply's head beside the handler's headers, and more */
+#define COPY_MAX   (16 * 1024) /* bytes of a body that are rather copied than written apart from the head */
+
 const char *http_reason(int status)
 {
 	return http_status_str((enum http_status)status);
@@ -39,6 +42,8 @@ void http_exchange_free(struct http_exchange *exchange)
 	http_head_fini(&exchange->head);
 	buffer_fini(&exchange->collected);
 	buffer_fini(&exchange->reply_headers);
+	buffer_fini(&exchange->reply_trailers);
+	http_head_fini(&exchange->trailers);
 	free(exchange->target);
 	free(exchange->path);
 	free(exchange);
@@ -151,26 +156,35 @@ void http_exchange_body_ended(struct http_exchange *exchange)
 		exchange->body.on_end(exchange, exchange->body_context);
 }
 
-static void send_continue(struct http_exchange *exchange)
+static void connection_go_on(struct http_exchange *exchange)
+{
+	http_connection_feed(exchange->connection, NULL, 0);
+}
+
+static void connection_continue(struct http_exchange *exchange)
 {
 	static const char line[] = "HTTP/1.1 100 Continue\r\n\r\n";
 
-	if (!exchange->expects_continue || exchange->reply_begun || exchange->connection->message_done)
-		return;
-	exchange->expects_continue = false;
-	(void)stream_write(exchange->connection->stream, line, sizeof(line) - 1);
+	if (!exchange->connection->message_done)
+		(void)stream_write(exchange->connection->stream, line, sizeof(line) - 1);
 }
 
 void http_request_stream(struct http_exchange *exchange, const struct http_body_events *events, void *context)
 {
-	struct connection *connection = exchange->connection;
-
 	exchange->body = *events;
 	exchange->body_context = context;
 	exchange->body_wanted = true;
 	exchange->wants_upgrade = false; /* who reads on as HTTP declines one */
-	send_continue(exchange);
-	http_connection_feed(connection, NULL, 0);
+	if (exchange->expects_continue && !exchange->reply_begun)
+		exchange->carrier->send_continue(exchange);
+	exchange->expects_continue = false;
+	exchange->carrier->go_on(exchange);
+}
+
+const struct http_header *http_request_trailers(const struct http_exchange *exchange, size_t *ret_count)
+{
+	*ret_count = exchange->trailers.headers ? exchange->trailers.count : 0;
+	return exchange->trailers.headers;
 }
 
 void http_request_pause(struct http_exchange *exchange)
@@ -183,7 +197,7 @@ void http_request_resume(struct http_exchange *exchange)
 	if (!exchange->body_paused)
 		return;
 	exchange->body_paused = false;
-	http_connection_feed(exchange->connection, NULL, 0);
+	exchange->carrier->go_on(exchange);
 }
 
 static void collect_data(struct http_exchange *exchange, const char *data, size_t size, void *context)
@@ -222,21 +236,19 @@ void http_reply_header(struct http_exchange *exchange, const char *name, const c
 	http_append_header(&exchange->reply_headers, name, value);
 }
 
-void http_reply_begin(struct http_exchange *exchange, int status, int64_t content_length)
+static void connection_begin(struct http_exchange *exchange, int status, int64_t content_length)
 {
 	cleanup_buffer struct buffer head = BUFFER_INIT;
 	struct connection *connection = exchange->connection;
 	bool empty_status = status == 204 || status == 304 || status < 200;
 
-	exchange->reply_begun = true;
-	exchange->reply_status = status;
-	exchange->reply_bodyless = empty_status || strcmp(exchange->method, "HEAD") == 0;
 	exchange->reply_chunked = content_length < 0 && !empty_status;
 	/* A body that nobody will read in time, or an upgrade that was declined: this connection ends here.
 	 */
 	if (exchange->wants_upgrade ||
 	    (!connection->message_done && exchange->content_length > HTTP_MAX_DISCARD))
 		exchange->keep_alive = false;
+	(void)buffer_reserve(&head, exchange->reply_headers.size + FRAME_HEAD);
 	(void)buffer_printf(&head, "HTTP/1.1 %d %s\r\n", status, http_reason(status));
 	if (exchange->reply_headers.size)
 		(void)buffer_append(&head, exchange->reply_headers.data, exchange->reply_headers.size);
@@ -245,21 +257,37 @@ void http_reply_begin(struct http_exchange *exchange, int status, int64_t conten
 	else if (!empty_status)
 		(void)buffer_printf(&head, "Content-Length: %lld\r\n", (long long)content_length);
 	(void)buffer_printf(&head, "Connection: %s\r\n\r\n", exchange->keep_alive ? "keep-alive" : "close");
-	(void)stream_write(connection->stream, head.data, head.size);
-}
-
-void http_reply_write(struct http_exchange *exchange, const void *data, size_t size)
-{
-	struct stream *stream = exchange->connection->stream;
-	cleanup_buffer struct buffer chunk = BUFFER_INIT;
-
-	if (!size || exchange->reply_bodyless)
-		return;
-	if (!exchange->reply_chunked) {
-		(void)stream_write(stream, data, size);
+	buffer_fini(&connection->held);
+	connection->held = head;
+	head = (struct buffer)BUFFER_INIT;
+	if (exchange->reply_bodyless || content_length == 0 || connection->server->closing) {
+		http_connection_release(connection);
 		return;
 	}
-	/* One write per chunk, so that it leaves in one packet. */
+	list_remove(&connection->holding_link);
+	list_append(&connection->server->holding, &connection->holding_link);
+	(void)uv_prepare_start(connection->server->flusher, http_server_release);
+}
+
+static void connection_write(struct http_exchange *exchange, const void *data, size_t size)
+{
+	struct connection *connection = exchange->connection;
+	struct stream *stream = connection->stream;
+	cleanup_buffer struct buffer chunk = BUFFER_INIT;
+
+	if (!exchange->reply_chunked) {
+		if (size > COPY_MAX || !connection->held.size ||
+		    buffer_append(&connection->held, data, size) < 0) {
+			http_connection_release(connection);
+			(void)stream_write(stream, data, size);
+		} else {
+			http_connection_release(connection);
+		}
+		return;
+	}
+	/* One write per chunk, so that it leaves in one packet, with the head if that still waits. */
+	chunk = connection->held;
+	connection->held = (struct buffer)BUFFER_INIT;
 	if (http_append_chunk_size(&chunk, size) < 0 || buffer_append(&chunk, data, size) < 0 ||
 	    buffer_append(&chunk, "\r\n", 2) < 0) {
 		stream_close(stream);
@@ -268,13 +296,26 @@ void http_reply_write(struct http_exchange *exchange, const void *data, size_t s
 	(void)stream_write(stream, chunk.data, chunk.size);
 }
 
-void http_reply_end(struct http_exchange *exchange)
+static void send_last_chunk(struct http_exchange *exchange)
+{
+	struct stream *stream = exchange->connection->stream;
+	cleanup_buffer struct buffer end = BUFFER_INIT;
+
+	if (buffer_printf(&end, "0\r\n%s\r\n",
+	                  exchange->reply_trailers.data ? exchange->reply_trailers.data : "") < 0)
+		stream_close(stream);
+	else
+		(void)stream_write(stream, end.data, end.size);
+}
+
+static void connection_end(struct http_exchange *exchange)
 {
 	struct connection *connection = exchange->connection;
 	bool keep_alive = exchange->keep_alive;
 
+	http_connection_release(connection);
 	if (exchange->reply_chunked && !exchange->reply_bodyless)
-		(void)stream_write(connection->stream, "0\r\n\r\n", 5);
+		send_last_chunk(exchange);
 	connection->exchange = NULL;
 	http_exchange_free(exchange);
 	if (!keep_alive) {
@@ -283,6 +324,31 @@ void http_reply_end(struct http_exchange *exchange)
 	}
 	http_connection_idle(connection);
 	http_connection_feed(connection, NULL, 0);
+}
+
+void http_reply_trailer(struct http_exchange *exchange, const char *name, const char *value)
+{
+	http_append_header(&exchange->reply_trailers, name, value);
+}
+
+void http_reply_begin(struct http_exchange *exchange, int status, int64_t content_length)
+{
+	exchange->reply_begun = true;
+	exchange->reply_status = status;
+	exchange->reply_bodyless =
+	        status == 204 || status == 304 || status < 200 || strcmp(exchange->method, "HEAD") == 0;
+	exchange->carrier->begin(exchange, status, content_length);
+}
+
+void http_reply_write(struct http_exchange *exchange, const void *data, size_t size)
+{
+	if (size && !exchange->reply_bodyless)
+		exchange->carrier->write(exchange, data, size);
+}
+
+void http_reply_end(struct http_exchange *exchange)
+{
+	exchange->carrier->end(exchange);
 }
 
 void http_reply(struct http_exchange *exchange, int status, const char *content_type, const void *data,
@@ -325,9 +391,14 @@ void http_reply_error(struct http_exchange *exchange, int status, const char *fo
 	http_reply(exchange, status, "application/json", body, body ? strlen(body) : 0);
 }
 
-size_t http_reply_pending(const struct http_exchange *exchange)
+static size_t connection_pending(const struct http_exchange *exchange)
 {
 	return stream_pending(exchange->connection->stream);
+}
+
+size_t http_reply_pending(const struct http_exchange *exchange)
+{
+	return exchange->carrier->pending(exchange);
 }
 
 void http_reply_on_drain(struct http_exchange *exchange, void (*on_drain)(struct http_exchange *, void *),
@@ -351,14 +422,30 @@ void http_exchange_on_end(struct http_exchange *exchange, void (*on_end)(struct 
 	exchange->end_context = context;
 }
 
-void http_exchange_abort(struct http_exchange *exchange)
+static void connection_abort(struct http_exchange *exchange)
 {
 	struct connection *connection = exchange->connection;
 
+	http_connection_release(connection);
 	connection->exchange = NULL;
 	connection->closing = true;
 	http_exchange_free(exchange);
 	stream_close(connection->stream);
+}
+
+const struct http_carrier http_connection_carrier = {
+	.go_on = connection_go_on,
+	.send_continue = connection_continue,
+	.begin = connection_begin,
+	.write = connection_write,
+	.end = connection_end,
+	.pending = connection_pending,
+	.abort = connection_abort,
+};
+
+void http_exchange_abort(struct http_exchange *exchange)
+{
+	exchange->carrier->abort(exchange);
 }
 
 struct stream *http_exchange_take_stream(struct http_exchange *exchange, char **ret_rest,

@@ -102,7 +102,13 @@ void http_append_header(struct buffer *to, const char *name, const char *value)
 {
 	if (strpbrk(name, "\r\n:") || strpbrk(value, "\r\n"))
 		return;
-	(void)buffer_printf(to, "%s: %s\r\n", name, value);
+	/* On the way of every request: no format to be read. */
+	if (buffer_reserve(to, strlen(name) + strlen(value) + 4) < 0)
+		return;
+	(void)buffer_append_string(to, name);
+	(void)buffer_append(to, ": ", 2);
+	(void)buffer_append_string(to, value);
+	(void)buffer_append(to, "\r\n", 2);
 }
 
 int http_append_chunk_size(struct buffer *to, size_t size)

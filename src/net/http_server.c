@@ -28,6 +28,8 @@ struct listener {
 	};
 	struct http_server *server;
 	struct list link;
+	http_prepare_fn *prepare; /* NULL: nothing */
+	void *prepare_context;
 	int tag;
 };
 
@@ -36,6 +38,8 @@ static void connection_unref(struct connection *connection)
 	if (connection->stream || !connection->timer_closed)
 		return;
 	list_remove(&connection->link);
+	list_remove(&connection->holding_link);
+	buffer_fini(&connection->held);
 	connection->server->connection_count--;
 	if (connection->server->closing && list_empty(&connection->server->connections) &&
 	    list_empty(&connection->server->listeners))
@@ -71,6 +75,8 @@ static void on_stream_close(struct stream *stream, int status, void *context)
 
 	(void)stream;
 	(void)status;
+	if (connection->protocol)
+		connection->protocol->closed(connection);
 	if (exchange) {
 		connection->exchange = NULL;
 		if (exchange->on_close)
@@ -87,10 +93,49 @@ static void on_stream_end(struct stream *stream, void *context)
 	stream_close(stream);
 }
 
+/* Which protocol does the client speak? What it says first may come in pieces. */
+static void connection_greet(struct connection *connection, const char *data, size_t size)
+{
+	const struct http_protocol *other = connection->server->protocol;
+	size_t had = connection->backlog.size;
+	size_t more = other && size < other->preface_size - had ? size
+	              : other                                   ? other->preface_size - had
+	                                                        : 0;
+	cleanup_buffer struct buffer early = BUFFER_INIT;
+
+	if (!other || memcmp(other->preface + had, data, more) != 0) {
+		connection->greeted = true;
+		http_connection_feed(connection, data, size);
+		return;
+	}
+	if (buffer_append(&connection->backlog, data, size) < 0) {
+		stream_close(connection->stream);
+		return;
+	}
+	if (had + more < other->preface_size)
+		return;
+	connection->greeted = true;
+	early = connection->backlog;
+	connection->backlog = (struct buffer)BUFFER_INIT;
+	if (other->begin(connection) < 0) {
+		stream_close(connection->stream);
+		return;
+	}
+	connection->protocol = other;
+	other->data(connection, early.data, early.size);
+}
+
 static void on_stream_data(struct stream *stream, const char *data, size_t size, void *context)
 {
+	struct connection *connection = context;
+
 	(void)stream;
-	http_connection_feed(context, data, size);
+	if (!connection->greeted)
+		connection_greet(connection, data, size);
+	else if (connection->protocol)
+		connection->protocol->data(connection, data, size);
+	else
+		http_connection_feed(connection, data, size);
 }
 
 static void on_stream_drain(struct stream *stream, void *context)
@@ -99,7 +144,9 @@ static void on_stream_drain(struct stream *stream, void *context)
 	struct http_exchange *exchange = connection->exchange;
 
 	(void)stream;
-	if (exchange && exchange->on_drain)
+	if (connection->protocol)
+		connection->protocol->drain(connection);
+	else if (exchange && exchange->on_drain)
 		exchange->on_drain(exchange, exchange->drain_context);
 }
 
@@ -128,13 +175,41 @@ void http_connection_finish(struct connection *connection)
 	(void)uv_timer_start(&connection->idle, on_lingered, LINGER_MS, 0);
 }
 
+/* --- holding back --- */
+
+void http_connection_release(struct connection *connection)
+{
+	cleanup_buffer struct buffer held = connection->held;
+
+	list_remove(&connection->holding_link);
+	connection->held = (struct buffer)BUFFER_INIT;
+	if (held.size && connection->stream)
+		(void)stream_write(connection->stream, held.data, held.size);
+}
+
+void http_server_release(uv_prepare_t *flusher)
+{
+	struct http_server *server = flusher->data;
+
+	while (!list_empty(&server->holding))
+		http_connection_release(list_entry(server->holding.next, struct connection, holding_link));
+	(void)uv_prepare_stop(flusher);
+}
+
+static void on_flusher_closed(uv_handle_t *handle)
+{
+	free(handle);
+}
+
 /* --- idle time --- */
 
 static void on_idle(uv_timer_t *timer)
 {
 	struct connection *connection = timer->data;
 
-	if (connection->stream && !connection->exchange)
+	if (connection->stream && connection->protocol)
+		connection->protocol->idle(connection);
+	else if (connection->stream && !connection->exchange)
 		stream_close(connection->stream);
 }
 
@@ -243,6 +318,13 @@ static int on_message_complete(http_parser *parser)
 {
 	struct connection *connection = parser->data;
 
+	/* The head is the exchange's by now: what has come since is trailers. */
+	if (connection->exchange && connection->head.count) {
+		if (http_head_finish(&connection->head) < 0)
+			return -1;
+		connection->exchange->trailers = connection->head;
+		connection->head = (struct http_head){ 0 };
+	}
 	connection->message_done = true;
 	connection->unread = false;
 	http_parser_pause(parser, 1);
@@ -277,33 +359,48 @@ static bool split_target(struct http_exchange *exchange)
 	return exchange->path != NULL;
 }
 
-static struct http_exchange *exchange_new(struct connection *connection)
+struct http_exchange *http_exchange_new(struct connection *connection, const struct http_carrier *carrier,
+                                        const char *method, struct http_head *head, char *target)
 {
-	http_parser *parser = &connection->parser;
 	struct http_exchange *exchange = calloc(1, sizeof(*exchange));
 	const char *expect;
 
-	if (!exchange)
+	if (!exchange) {
+		http_head_fini(head);
+		free(target);
 		return NULL;
+	}
 	exchange->connection = connection;
+	exchange->carrier = carrier;
 	list_init(&exchange->query_values);
-	exchange->head = connection->head;
-	connection->head = (struct http_head){ 0 };
-	exchange->target = buffer_take_string(&connection->target);
-	(void)snprintf(exchange->method, sizeof(exchange->method), "%s",
-	               http_method_str((enum http_method)parser->method));
-	exchange->keep_alive = http_should_keep_alive(parser);
-	exchange->content_length = (parser->flags & F_CONTENTLENGTH) ? (int64_t)parser->content_length : -1;
-	exchange->has_body = exchange->content_length > 0 || (parser->flags & F_CHUNKED);
-	/* With a body it is an ordinary request first; nobody here upgrades after one. */
-	exchange->wants_upgrade =
-	        parser->upgrade && !exchange->has_body && http_head_find(&exchange->head, "Upgrade");
+	exchange->head = *head;
+	*head = (struct http_head){ 0 };
+	exchange->target = target;
+	(void)snprintf(exchange->method, sizeof(exchange->method), "%s", method);
 	expect = http_head_find(&exchange->head, "Expect");
 	exchange->expects_continue = expect && strcasecmp(expect, "100-continue") == 0;
 	if (!exchange->target || !split_target(exchange)) {
 		http_exchange_free(exchange);
 		return NULL;
 	}
+	return exchange;
+}
+
+static struct http_exchange *exchange_new(struct connection *connection)
+{
+	http_parser *parser = &connection->parser;
+	struct http_exchange *exchange = http_exchange_new(
+	        connection, &http_connection_carrier, http_method_str((enum http_method)parser->method),
+	        &connection->head, buffer_take_string(&connection->target));
+
+	if (!exchange)
+		return NULL;
+	exchange->keep_alive = http_should_keep_alive(parser);
+	exchange->content_length = (parser->flags & F_CONTENTLENGTH) ? (int64_t)parser->content_length : -1;
+	exchange->has_body = exchange->content_length > 0 || (parser->flags & F_CHUNKED);
+	/* With a body it is an ordinary request first; nobody here upgrades after one. */
+	exchange->wants_upgrade =
+	        parser->upgrade && !exchange->has_body && http_head_find(&exchange->head, "Upgrade");
 	return exchange;
 }
 
@@ -439,6 +536,7 @@ static void connection_new(struct http_server *server, struct stream *stream, in
 	connection->stream = stream;
 	connection->tag = tag;
 	list_init(&connection->link);
+	list_init(&connection->holding_link);
 	list_append(&server->connections, &connection->link);
 	server->connection_count++;
 	http_parser_init(&connection->parser, HTTP_REQUEST);
@@ -447,6 +545,11 @@ static void connection_new(struct http_server *server, struct stream *stream, in
 	(void)uv_timer_init(server->loop, &connection->idle);
 	connection->idle.data = connection;
 	stream_set_events(stream, &connection_events, connection);
+	if (server->connection_count > server->options.max_connections && stream_is_secured(stream)) {
+		/* Nothing can be said before the handshake. */
+		stream_close(stream);
+		return;
+	}
 	if (server->connection_count > server->options.max_connections) {
 		connection_refuse(connection, 503, "too many open connections");
 		return;
@@ -460,6 +563,11 @@ static void on_connection(uv_stream_t *uv, int status)
 	struct listener *listener = uv->data;
 	struct stream *stream = status < 0 ? NULL : stream_accept(uv, NULL);
 
+	if (stream && listener->prepare && listener->prepare(stream, listener->prepare_context) < 0) {
+		stream_set_events(stream, NULL, NULL);
+		stream_close(stream);
+		return;
+	}
 	if (stream)
 		connection_new(listener->server, stream, listener->tag);
 }
@@ -506,7 +614,8 @@ static int listener_start(struct listener *listener, int bound, struct error *er
 	return 0;
 }
 
-int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t port, struct error *err)
+int http_server_listen_prepared(struct http_server *server, const char *ip, uint16_t port,
+                                http_prepare_fn *prepare, void *context, struct error *err)
 {
 	struct sockaddr_storage address = { 0 };
 	int size = sizeof(address);
@@ -521,6 +630,8 @@ int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t 
 	listener = listener_new(server, true, 0, err);
 	if (!listener)
 		return -ENOMEM;
+	listener->prepare = prepare;
+	listener->prepare_context = context;
 	ret = uv_tcp_bind(&listener->tcp, (struct sockaddr *)&address, 0);
 	ret = listener_start(listener, ret, err, where);
 	if (ret == 0 && uv_tcp_getsockname(&listener->tcp, (struct sockaddr *)&address, &size) == 0)
@@ -528,6 +639,11 @@ int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t 
 		        ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
 		                                           : ((struct sockaddr_in6 *)&address)->sin6_port);
 	return ret;
+}
+
+int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t port, struct error *err)
+{
+	return http_server_listen_prepared(server, ip, port, NULL, NULL, err);
 }
 
 int http_server_listen_unix(struct http_server *server, const char *path, unsigned mode, struct error *err)
@@ -577,6 +693,15 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_op
 
 	if (!server)
 		return NULL;
+	server->flusher = malloc(sizeof(*server->flusher));
+	if (!server->flusher || uv_prepare_init(loop, server->flusher) < 0) {
+		free(server->flusher);
+		free(server);
+		return NULL;
+	}
+	server->flusher->data = server;
+	uv_unref((uv_handle_t *)server->flusher);
+	list_init(&server->holding);
 	server->loop = loop;
 	server->options = *options;
 	if (!server->options.max_head_size)
@@ -595,6 +720,8 @@ void http_server_free(struct http_server *server)
 	if (!server)
 		return;
 	server->closing = true;
+	http_server_release(server->flusher);
+	uv_close((uv_handle_t *)server->flusher, on_flusher_closed);
 	if (list_empty(&server->connections) && list_empty(&server->listeners)) {
 		free(server);
 		return;

@@ -48,9 +48,15 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_op
  */
 int http_server_listen_tcp(struct http_server *server, const char *ip, uint16_t port, struct error *err);
 int http_server_listen_unix(struct http_server *server, const char *path, unsigned mode, struct error *err);
+/* The same, with `prepare` called for each stream that is accepted, before it is read; a negative result
+ * drops it. For TLS: see tls.h. */
+typedef int http_prepare_fn(struct stream *stream, void *context);
+int http_server_listen_prepared(struct http_server *server, const char *ip, uint16_t port,
+                                http_prepare_fn *prepare, void *context, struct error *err);
 /* A bound (not yet listening) stream socket, for example AF_VSOCK. Takes `fd`. `tag` is told by
  * http_exchange_tag. */
 int http_server_listen_fd(struct http_server *server, int fd, int tag, struct error *err);
+/* Of the last listener with TCP. */
 uint16_t http_server_port(const struct http_server *server);
 
 /* Connections that are open and not taken. */
@@ -97,6 +103,8 @@ struct http_body_events {
 };
 void http_request_stream(struct http_exchange *exchange, const struct http_body_events *events,
                          void *context);
+/* What came behind the body; to be asked for in on_end. */
+const struct http_header *http_request_trailers(const struct http_exchange *exchange, size_t *ret_count);
 void http_request_pause(struct http_exchange *exchange);
 void http_request_resume(struct http_exchange *exchange);
 
@@ -116,6 +124,8 @@ void http_reply_error(struct http_exchange *exchange, int status, const char *fo
 /* A streamed reply. `content_length` in bytes, or -1 for chunked. Every write is flushed. */
 void http_reply_begin(struct http_exchange *exchange, int status, int64_t content_length);
 void http_reply_write(struct http_exchange *exchange, const void *data, size_t size);
+/* A trailer, before http_reply_end. It is dropped where the body has a length. */
+void http_reply_trailer(struct http_exchange *exchange, const char *name, const char *value);
 void http_reply_end(struct http_exchange *exchange);
 /* Bytes of the reply that wait to be sent, and a call when none do any more. */
 size_t http_reply_pending(const struct http_exchange *exchange);

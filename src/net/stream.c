@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "net/stream_layer.h"
+
 struct stream {
 	union {
 		uv_handle_t handle;
@@ -14,6 +16,8 @@ struct stream {
 	};
 	const struct stream_events *events;
 	void *context;
+	const struct stream_layer *layer; /* NULL: none */
+	void *layer_state;
 	stream_connect_fn *on_connect; /* until the connection stands */
 	uv_connect_t connect;
 	uv_shutdown_t shutdown;
@@ -42,6 +46,8 @@ static void on_closed(uv_handle_t *handle)
 
 	if (!stream->unopened && stream->events->on_close)
 		stream->events->on_close(stream, stream->status, stream->context);
+	if (stream->layer)
+		stream->layer->free(stream->layer_state);
 	free(stream);
 }
 
@@ -210,17 +216,52 @@ static void give_read_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *bu
 	*buffer = uv_buf_init(space, space ? READ_SIZE : 0);
 }
 
+void stream_set_layer(struct stream *stream, const struct stream_layer *layer, void *state)
+{
+	stream->layer = layer;
+	stream->layer_state = state;
+}
+
+bool stream_is_secured(const struct stream *stream)
+{
+	return stream->layer != NULL;
+}
+
+bool stream_layer_deliver(struct stream *stream, const char *data, size_t size)
+{
+	if (!uv_is_closing(&stream->handle) && stream->events->on_data)
+		stream->events->on_data(stream, data, size, stream->context);
+	return !uv_is_closing(&stream->handle);
+}
+
+void stream_layer_deliver_end(struct stream *stream)
+{
+	if (uv_is_closing(&stream->handle))
+		return;
+	(void)uv_read_stop(&stream->uv);
+	if (stream->events->on_end)
+		stream->events->on_end(stream, stream->context);
+}
+
+static void layer_read(struct stream *stream, const char *data, size_t size)
+{
+	int ret = stream->layer->read(stream, stream->layer_state, data, size);
+
+	if (ret < 0)
+		stream_fail(stream, ret);
+}
+
 static void handle_read(uv_stream_t *uv, ssize_t got, const char *data)
 {
 	struct stream *stream = uv->data;
 
 	if (got > 0) {
-		if (stream->events->on_data)
+		if (stream->layer)
+			layer_read(stream, data, (size_t)got);
+		else if (stream->events->on_data)
 			stream->events->on_data(stream, data, (size_t)got, stream->context);
 	} else if (got == UV_EOF) {
-		(void)uv_read_stop(uv);
-		if (stream->events->on_end)
-			stream->events->on_end(stream, stream->context);
+		stream_layer_deliver_end(stream);
 	} else if (got < 0) {
 		stream_fail(stream, (int)got);
 	}
@@ -291,7 +332,7 @@ static void on_written(uv_write_t *request, int status)
 		after_writes(stream);
 }
 
-int stream_write(struct stream *stream, const void *data, size_t size)
+int stream_layer_send(struct stream *stream, const char *data, size_t size)
 {
 	const char *rest = data;
 	struct stream_write *write;
@@ -334,13 +375,35 @@ int stream_write(struct stream *stream, const void *data, size_t size)
 	return 0;
 }
 
+int stream_write(struct stream *stream, const void *data, size_t size)
+{
+	int ret;
+
+	if (!stream->layer)
+		return stream_layer_send(stream, data, size);
+	if (uv_is_closing(&stream->handle))
+		return -EPIPE;
+	ret = size ? stream->layer->write(stream, stream->layer_state, data, size) : 0;
+	if (ret < 0)
+		stream_fail(stream, ret);
+	return ret;
+}
+
 size_t stream_pending(const struct stream *stream)
 {
 	return stream->pending;
 }
 
+static void layer_end(struct stream *stream)
+{
+	if (stream->layer && !stream->shutdown_wanted && !stream->close_after_writes &&
+	    !uv_is_closing(&stream->handle))
+		stream->layer->end(stream, stream->layer_state);
+}
+
 void stream_shutdown(struct stream *stream)
 {
+	layer_end(stream);
 	stream->shutdown_wanted = true;
 	if (!stream->pending)
 		after_writes(stream);
@@ -348,6 +411,7 @@ void stream_shutdown(struct stream *stream)
 
 void stream_close_after_writes(struct stream *stream)
 {
+	layer_end(stream);
 	stream->close_after_writes = true;
 	stream_read_stop(stream);
 	if (!stream->pending)

@@ -51,6 +51,9 @@ struct stream *stream_connect_tcp(uv_loop_t *loop, const char *ip, uint16_t port
 
 void stream_set_events(struct stream *stream, const struct stream_events *events, void *context);
 
+/* Whether TLS stands between it and its socket. */
+bool stream_is_secured(const struct stream *stream);
+
 /* Start and stop reading. Idempotent. */
 void stream_read_start(struct stream *stream);
 void stream_read_stop(struct stream *stream);

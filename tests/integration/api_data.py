@@ -62,10 +62,10 @@ def logs(service, node):
     assert old["logs"][0]["timestamp"] == entry["timestamp"]
     assert json.loads(old["logs"][0]["line"]) == {"timestamp": entry["timestamp"], "level": "info", "pid": "7",
                                                   "message": "process start", "logger": "envd"}
-    assert node.asked[-1] == f"/v1/sandboxes/{sandbox}/logs?limit=7&cursor_ms=5", node.asked[-1]
+    assert node.asked[-1][1] == f"/v1/sandboxes/{sandbox}/logs?limit=7&cursor_ms=5", node.asked[-1]
     new = service.ask("GET", f"/v2/sandboxes/{sandbox}/logs?cursor=9&level=warn&search=a%26b%20c").json
     assert new == {"logs": [entry]}, new
-    assert node.asked[-1].endswith("/logs?limit=1000&direction=backward&cursor_ms=9&level=warn&search=a%26b%20c")
+    assert node.asked[-1][1].endswith("/logs?limit=1000&direction=backward&cursor_ms=9&level=warn&search=a%26b%20c")
     for query in ("limit=1001", "limit=-1", "limit=x", "direction=up", "level=loud", "search=" + "s" * 257, "cursor="):
         refused(service.ask("GET", f"/v2/sandboxes/{sandbox}/logs?{query}"), 400)
     assert service.ask("DELETE", f"/sandboxes/{sandbox}").status == 204
@@ -80,10 +80,11 @@ def networks(service, node):
     plain = service.create()
     shown = service.ask("GET", f"/sandboxes/{plain}").json
     assert shown["allowInternetAccess"] is None and "network" not in shown, shown
+    kept = {"allowPublicTraffic": True, "maskRequestHost": "localhost:${PORT}"}
     given = {"allowOut": ["1.1.1.1"], "maskRequestHost": "localhost:${PORT}"}
     sandbox = service.create(allow_internet_access=False, network={**given, "unknown": 1})
     shown = service.ask("GET", f"/sandboxes/{sandbox}").json
-    assert shown["allowInternetAccess"] is False and shown["network"] == given, shown
+    assert shown["allowInternetAccess"] is False and shown["network"] == {**given, **kept}, shown
 
     def put(body):
         return service.ask("PUT", f"/sandboxes/{sandbox}/network", body)
@@ -92,13 +93,13 @@ def networks(service, node):
     assert put({**wanted, "allow_internet_access": True}).status == 204
     shown = service.ask("GET", f"/sandboxes/{sandbox}").json
     assert shown["allowInternetAccess"] is True, shown
-    assert shown["network"] == {"maskRequestHost": given["maskRequestHost"], **wanted}, shown
+    assert shown["network"] == {**kept, **wanted}, shown
     service.end(signal.SIGKILL)
     service.start()
     assert service.ask("GET", f"/sandboxes/{sandbox}").json["network"] == shown["network"]
     assert put({}).status == 204
     shown = service.ask("GET", f"/sandboxes/{sandbox}").json
-    assert shown["network"] == {"maskRequestHost": given["maskRequestHost"]} and shown["allowInternetAccess"] is None
+    assert shown["network"] == kept and shown["allowInternetAccess"] is None
     assert put({"denyOut": ["9.9.9.9"]}).status == 204
     copy = service.ask("POST", f"/sandboxes/{sandbox}/fork", {"count": 1}).json[0]["sandbox"]["sandboxID"]
     assert service.ask("GET", f"/sandboxes/{copy}").json["network"]["denyOut"] == ["9.9.9.9"]

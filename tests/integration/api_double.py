@@ -135,8 +135,10 @@ class Node:
         self.age = 0  # how long ago, in seconds, the sandboxes to come say that they began
         self.metrics, self.logs = {}, {}  # by sandbox
         self.request_ids = []
-        self.asked = []  # paths with their queries
         self.refuse = None  # what a create is answered instead
+        self.pause_delay = self.resume_delay = 0  # seconds
+        self.resume_refuse = None  # what a resume is answered instead
+        self.asked = []  # method and path, with its query, of the last requests
         self.start()
 
     def start(self):
@@ -199,6 +201,12 @@ class Node:
 
     def change(self, sandbox, what, body):
         """Pause, resume and snapshot, without a machine that would notice."""
+        if what == "resume":
+            time.sleep(self.resume_delay)
+            if self.resume_refuse:
+                return self.resume_refuse
+        if what == "pause":
+            time.sleep(self.pause_delay)
         paused = sandbox["state"] == "paused"
         if paused != (what == "resume"):
             return 409, {"code": 409, "message": "the sandbox is not in the state for that"}
@@ -243,7 +251,7 @@ class Node:
         return 200, found
 
     def answer(self, method, path, body):
-        self.asked = self.asked[-99:] + [path]
+        self.asked = self.asked[-9999:] + [(method, path)]
         path, _, query = path.partition("?")
         if method == "GET" and path.endswith(("/metrics", "/logs")):
             return self.kept(path, dict(urllib.parse.parse_qsl(query, True)))
@@ -307,7 +315,9 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
             while size := int(self.rfile.readline(), 16):
                 yield self.rfile.read(size)
                 self.rfile.readline()
-            self.rfile.readline()
+            self.trailers = []
+            while line := self.rfile.readline().strip():
+                self.trailers.append(line.decode())
             return
         rest = int(self.headers.get("Content-Length", 0))
         while rest:
@@ -365,6 +375,17 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
             time.sleep(0.3)
         self.chunk(b"")
 
+    def on_trailers(self):
+        """What came behind the body, in the answer and behind it."""
+        self.trailers = []
+        size = sum(map(len, self.body()))
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Trailer", "X-Sum, X-Other")
+        self.end_headers()
+        self.chunk(json.dumps({"size": size, "trailers": self.trailers}).encode())
+        self.wfile.write(b"0\r\nX-Sum: %d\r\nX-Other: o\r\nContent-Type: a lie\r\n\r\n" % size)
+
     def on_endless(self):
         self.guest.aborted.clear()
         self.guest.sent = 0
@@ -381,6 +402,18 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
         if not self.connection.recv(1):
             self.guest.aborted.set()
 
+    def on_broken_upload(self):
+        self.guest.aborted.clear()
+        rest = int(self.headers["Content-Length"])
+        while rest > 0:
+            data = self.rfile.read1(rest)
+            if not data:
+                self.guest.aborted.set()
+                self.close_connection = True
+                return
+            rest -= len(data)
+        self.reply(200, b"")
+
     def on_torn(self):
         self.send_response(200)
         self.send_header("Content-Length", "1000")
@@ -391,6 +424,17 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
     def on_garbage(self):
         self.wfile.write(b"this is no HTTP\r\n\r\n")
         self.close_connection = True
+
+    def on_bytes(self):
+        """As many bytes as the query says."""
+        size = int(self.path.split("?")[1])
+        self.send_response(200)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        while size:
+            part = min(size, 65536)
+            self.wfile.write(b"z" * part)
+            size -= part
 
     def on_until_close(self):
         self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\nuntil the end")

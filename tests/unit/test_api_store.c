@@ -482,7 +482,8 @@ static void volumes_are_kept(void **state)
 	assert_int_equal(count, 1);
 	assert_int_equal(store_delete_volume(fixture->store, "v-1", NULL), 0);
 	assert_int_equal(store_delete_volume(fixture->store, "v-1", NULL), -ENOENT);
-	execute(fixture, "DROP TABLE volumes");
+	execute(fixture, "DROP TABLE volumes; "
+	                 "ALTER TABLE sandboxes DROP COLUMN ingress");
 	assert_int_equal(store_find_volume(fixture->store, "v-2", &found, &err), -EIO);
 	assert_int_equal(store_put_volume(fixture->store, &volume, &err), -EIO);
 	assert_int_equal(store_delete_volume(fixture->store, "v-2", &err), -EIO);
@@ -522,7 +523,8 @@ static void volumes_come_to_an_old_database(void **state)
 	execute(fixture, one_sandbox);
 	store_close(fixture->store);
 	fixture->store = NULL;
-	execute(fixture, "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes");
+	execute(fixture, "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes; "
+	                 "ALTER TABLE sandboxes DROP COLUMN ingress");
 	execute(fixture, OLD_VERSION);
 	reopen(fixture);
 	assert_int_equal(store_put_volume(fixture->store, &volume, NULL), 0);

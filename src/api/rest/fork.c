@@ -90,6 +90,10 @@ static struct record *copy_record(const struct record *model, int64_t timeout)
 	record->disk_mib = model->disk_mib;
 	record->auto_pause = model->auto_pause;
 	record->auto_resume = model->auto_resume;
+	record->resume_timeout = model->resume_timeout;
+	if (model->traffic_token[0])
+		random_hex(record->traffic_token, 32);
+	(void)snprintf(record->mask_host, sizeof(record->mask_host), "%s", model->mask_host);
 	return record;
 }
 

@@ -23,6 +23,8 @@ static void on_paused(int status, const char *data, size_t size, const struct er
 	struct rest_call *call = context;
 	struct record *record = registry_find(call->api->registry, call->id);
 
+	if (record)
+		record->pausing = false;
 	if (status != 204 || !record) {
 		api_reconcile_soon(call->api);
 		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
@@ -56,6 +58,7 @@ void lifecycle_pause(struct rest_call *call)
 		rest_fail(call, 409, "Sandbox \"%s\" is already paused", call->id);
 		return;
 	}
+	record->pausing = true;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/pause", call->id);
 	api_call_node(call->api, "POST", target, NULL, on_paused, call);
 }

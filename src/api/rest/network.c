@@ -240,8 +240,11 @@ void network_show(struct api *api, const char *id, json_t *json)
 	json_t *network = json_object_get(whole, "network");
 	json_t *internet = json_object_get(whole, "internet");
 
-	if (json_is_object(network))
+	if (json_is_object(network)) {
+		if (!json_object_get(network, "allowPublicTraffic"))
+			(void)json_object_set_new(network, "allowPublicTraffic", json_true());
 		(void)json_object_set(json, "network", network);
+	}
 	(void)json_object_set_new(json, "allowInternetAccess",
 	                          json_is_boolean(internet) ? json_incref(internet) : json_null());
 }

@@ -13,6 +13,7 @@
 #define REFRESH_MIN 15
 #define REFRESH_MAX 3600
 #define TOKEN_BYTES 32
+#define RESUME_MIN  300 /* seconds that a sandbox lives at least when traffic wakes it */
 #define LATE_MS     500 /* a start that took longer is not taken from the sandbox's time */
 
 /* --- what clients are told --- */
@@ -26,6 +27,8 @@ json_t *sandboxes_answer(const struct record *record)
 		(void)json_object_set_new(json, "alias", json_string(record->alias));
 	if (record->access_token[0])
 		(void)json_object_set_new(json, "envdAccessToken", json_string(record->access_token));
+	if (record->traffic_token[0])
+		(void)json_object_set_new(json, "trafficAccessToken", json_string(record->traffic_token));
 	return json;
 }
 
@@ -59,6 +62,8 @@ struct create_request {
 	bool secure;
 	bool auto_pause;
 	bool auto_resume;
+	bool private;          /* traffic needs a token */
+	const char *mask_host; /* NULL: none */
 	json_t *metadata;
 	json_t *env_vars;
 };
@@ -94,13 +99,8 @@ static int check_timeout(int64_t timeout, struct error *err)
 /* What cannot be given yet must not be promised. */
 static int refuse_unbuilt(const json_t *body, struct error *err)
 {
-	json_t *network = NULL;
 	json_t *mcp = NULL;
 
-	if (json_read_object(body, "network", JSON_OPTIONAL, &network, err) < 0)
-		return -EINVAL;
-	if (json_is_false(json_object_get(network, "allowPublicTraffic")))
-		return error_set(err, ENOTSUP, "network.allowPublicTraffic: false is not supported yet");
 	if (json_is_false(json_object_get(body, "autoPauseMemory")) &&
 	    !json_is_true(json_object_get(body, "autoPause")))
 		return error_set(err, EINVAL, "autoPauseMemory needs autoPause");
@@ -149,6 +149,45 @@ static int read_lifecycle(const json_t *body, struct create_request *request, st
 	return ret;
 }
 
+/* Seen by servers as their Host: a name or an address, perhaps with a port, or with "${PORT}" for one. */
+static int check_mask_host(const char *host, struct error *err)
+{
+	static const char allowed[] =
+	        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[]${}";
+
+	for (const char *at = host; *at; at++)
+		if ((unsigned char)*at >= 0x80)
+			return error_set(
+			        err, EINVAL,
+			        "mask request host '%s' is not ASCII. Please use ASCII characters only.",
+			        host);
+	if (!host[0] || strlen(host) >= sizeof(((struct record *)NULL)->mask_host) ||
+	    host[strspn(host, allowed)])
+		return error_set(err, EINVAL, "mask request host is not valid: %s", host);
+	return 0;
+}
+
+/* How traffic may come in. Without a token for the agent a token for the rest would protect nothing. */
+static int read_network(const json_t *body, struct create_request *request, struct error *err)
+{
+	json_t *network = NULL;
+	bool allowed = true;
+	int ret = json_read_object(body, "network", JSON_OPTIONAL, &network, err);
+
+	if (ret == 0 && network)
+		ret = json_read_bool(network, "allowPublicTraffic", JSON_OPTIONAL, &allowed, err);
+	if (ret == 0 && network)
+		ret = json_read_string(network, "maskRequestHost", JSON_OPTIONAL, &request->mask_host, err);
+	if (ret == 0 && request->mask_host)
+		ret = check_mask_host(request->mask_host, err);
+	if (ret == 0 && !allowed && !request->secure)
+		ret = error_set(err, EINVAL,
+		                "You cannot create a sandbox without public access unless you enable secure "
+		                "envd access via 'secure' flag.");
+	request->private = !allowed;
+	return ret;
+}
+
 static int read_create(const struct rest_call *call, struct create_request *request, struct error *err)
 {
 	const char *template = NULL;
@@ -167,6 +206,8 @@ static int read_create(const struct rest_call *call, struct create_request *requ
 		ret = json_read_string_map(call->body, "envVars", JSON_OPTIONAL, &request->env_vars, err);
 	if (ret == 0)
 		ret = read_lifecycle(call->body, request, err);
+	if (ret == 0)
+		ret = read_network(call->body, request, err);
 	if (ret == 0)
 		ret = refuse_unbuilt(call->body, err);
 	if (ret == 0)
@@ -284,6 +325,12 @@ static struct record *new_record(const struct rest_call *call, const struct crea
 	record->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
 	record->auto_pause = request->auto_pause;
 	record->auto_resume = request->auto_resume;
+	if (request->auto_resume)
+		record->resume_timeout = request->timeout < RESUME_MIN ? RESUME_MIN : request->timeout;
+	if (request->private)
+		random_hex(record->traffic_token, TOKEN_BYTES);
+	if (request->mask_host)
+		(void)snprintf(record->mask_host, sizeof(record->mask_host), "%s", request->mask_host);
 	return record;
 }
 

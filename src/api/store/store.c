@@ -75,7 +75,14 @@ static const char *const migrations[] = {
 	 "CREATE TABLE networks (sandbox_id TEXT PRIMARY KEY, setting TEXT NOT NULL) STRICT;"
 	 "CREATE TRIGGER networks_end AFTER DELETE ON sandboxes BEGIN DELETE FROM networks WHERE sandbox_id ="
 	 " OLD.id; END;"),
+	/* How traffic reaches a sandbox, as JSON: see ingress_write(). */
+	"ALTER TABLE sandboxes ADD COLUMN ingress TEXT NOT NULL DEFAULT '{}';",
 };
+
+/* In the order in which they are bound and read. */
+#define SANDBOX_COLUMNS                                                                                      \
+	"id, team_id, template_id, alias, access_token, vsock_path, metadata, ingress, started_at_ms, "      \
+	"end_at_ms, vcpu_count, memory_mib, disk_mib, running, paused, auto_pause, auto_resume"
 
 enum statement {
 	TEAM_OF_KEY,
@@ -93,14 +100,14 @@ static const char *const statements[] = {
 	[TEAM_OF_KEY] = "SELECT team_id FROM api_keys WHERE hash = ?1",
 	[TEAM_NAME] = "SELECT name FROM teams WHERE id = ?1",
 	[PUT_SANDBOX] =
-	        "INSERT INTO sandboxes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, "
-	        "?15, ?16)"
+	        "INSERT INTO sandboxes (" SANDBOX_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, "
+	        "?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
 	        " ON CONFLICT (id) DO UPDATE SET vsock_path = excluded.vsock_path, end_at_ms = "
 	        "excluded.end_at_ms,"
 	        " started_at_ms = excluded.started_at_ms, vcpu_count = excluded.vcpu_count,"
 	        " memory_mib = excluded.memory_mib, disk_mib = excluded.disk_mib, running = excluded.running,"
 	        " paused = excluded.paused, auto_pause = excluded.auto_pause, auto_resume = "
-	        "excluded.auto_resume",
+	        "excluded.auto_resume, ingress = excluded.ingress",
 	[DELETE_SANDBOX] = "DELETE FROM sandboxes WHERE id = ?1",
 	[PUT_SNAPSHOT] = "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
 	[DELETE_SNAPSHOT] = "DELETE FROM snapshots WHERE build_id = ?1",
@@ -269,13 +276,44 @@ int store_team_name(struct store *store, const char *team_id, char name[128])
 
 /* --- sandboxes --- */
 
+/* To be freed; NULL: no memory. */
+static char *ingress_write(const struct record *record)
+{
+	cleanup_json json_t *json = json_object();
+
+	if (record->traffic_token[0])
+		(void)json_object_set_new(json, "traffic_token", json_string(record->traffic_token));
+	if (record->mask_host[0])
+		(void)json_object_set_new(json, "mask_host", json_string(record->mask_host));
+	if (record->resume_timeout)
+		(void)json_object_set_new(json, "resume_timeout", json_integer(record->resume_timeout));
+	return json_dumps(json, JSON_COMPACT);
+}
+
+static void ingress_read(struct record *record, const char *text)
+{
+	cleanup_json json_t *json = json_loads(text, 0, NULL);
+	const char *token = json_string_value(json_object_get(json, "traffic_token"));
+	const char *host = json_string_value(json_object_get(json, "mask_host"));
+
+	(void)snprintf(record->traffic_token, sizeof(record->traffic_token), "%s", token ? token : "");
+	(void)snprintf(record->mask_host, sizeof(record->mask_host), "%s", host ? host : "");
+	record->resume_timeout = json_integer_value(json_object_get(json, "resume_timeout"));
+}
+
 int store_put_sandbox(struct store *store, const struct record *record, struct error *err)
 {
 	sqlite3_stmt *statement = store->prepared[PUT_SANDBOX];
 	cleanup_free char *metadata = json_dumps(record->metadata, JSON_COMPACT);
-	const char *const texts[] = { record->id,    record->team_id,      record->template_id,
-		                      record->alias, record->access_token, record->vsock_path,
-		                      metadata };
+	cleanup_free char *ingress = ingress_write(record);
+	const char *const texts[] = { record->id,
+		                      record->team_id,
+		                      record->template_id,
+		                      record->alias,
+		                      record->access_token,
+		                      record->vsock_path,
+		                      metadata,
+		                      ingress };
 	const int64_t numbers[] = { record->started_at_ms, record->end_at_ms,  record->vcpu_count,
 		                    record->memory_mib,    record->disk_mib,   record->running,
 		                    record->paused,        record->auto_pause, record->auto_resume };
@@ -325,15 +363,16 @@ static struct record *read_row(sqlite3_stmt *query)
 		json_decref(record->metadata);
 		record->metadata = json_object();
 	}
-	record->started_at_ms = sqlite3_column_int64(query, 7);
-	record->end_at_ms = sqlite3_column_int64(query, 8);
-	record->vcpu_count = sqlite3_column_int(query, 9);
-	record->memory_mib = sqlite3_column_int(query, 10);
-	record->disk_mib = sqlite3_column_int(query, 11);
-	record->running = sqlite3_column_int(query, 12);
-	record->paused = sqlite3_column_int(query, 13);
-	record->auto_pause = sqlite3_column_int(query, 14);
-	record->auto_resume = sqlite3_column_int(query, 15);
+	ingress_read(record, (const char *)sqlite3_column_text(query, 7));
+	record->started_at_ms = sqlite3_column_int64(query, 8);
+	record->end_at_ms = sqlite3_column_int64(query, 9);
+	record->vcpu_count = sqlite3_column_int(query, 10);
+	record->memory_mib = sqlite3_column_int(query, 11);
+	record->disk_mib = sqlite3_column_int(query, 12);
+	record->running = sqlite3_column_int(query, 13);
+	record->paused = sqlite3_column_int(query, 14);
+	record->auto_pause = sqlite3_column_int(query, 15);
+	record->auto_resume = sqlite3_column_int(query, 16);
 	return record;
 }
 
@@ -341,7 +380,8 @@ int store_load_sandboxes(struct store *store, void (*take)(void *context, struct
                          void *context, struct error *err)
 {
 	sqlite3_stmt *query = NULL;
-	int code = sqlite3_prepare_v2(store->db, "SELECT * FROM sandboxes", -1, &query, NULL);
+	int code =
+	        sqlite3_prepare_v2(store->db, "SELECT " SANDBOX_COLUMNS " FROM sandboxes", -1, &query, NULL);
 
 	while (code == SQLITE_OK || code == SQLITE_ROW) {
 		struct record *record;
