@@ -30,7 +30,6 @@
 #define SANDBOX_IDLE_MS  4000 /* less than the 5 s after which many servers close: Node, uvicorn */
 #define CONNECTIONS_MAX  20000
 #define VOLUME_MAX       (UINT64_C(10) << 30) /* bytes of a volume */
-#define DOMAIN           "atoll.localhost"    /* of the certificate that we make ourselves */
 #define RENEWAL_MS       (24 * 3600 * 1000)
 
 struct listen {
@@ -195,7 +194,7 @@ static void refresh_certificate(bool always)
 	if (!secured.context)
 		return;
 	if (secured.directory[0])
-		ret = tls_authority_ensure(secured.directory, DOMAIN, &paths, &renewed, &err);
+		ret = tls_authority_ensure(secured.directory, TLS_AUTHORITY_DOMAIN, &paths, &renewed, &err);
 	if (ret == 0 && (always || renewed))
 		ret = tls_context_reload(secured.context, &err);
 	if (ret < 0)
@@ -227,7 +226,7 @@ static int start_tls(struct api *api, const struct options *options, struct erro
 		return 0;
 	if (!certificate) {
 		(void)snprintf(secured.directory, sizeof(secured.directory), "%.240s/tls", options->data);
-		if (tls_authority_ensure(secured.directory, DOMAIN, &paths, NULL, err) < 0)
+		if (tls_authority_ensure(secured.directory, TLS_AUTHORITY_DOMAIN, &paths, NULL, err) < 0)
 			return -EIO;
 		certificate = paths.certificate;
 		key = paths.key;

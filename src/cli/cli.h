@@ -15,6 +15,8 @@ struct cli_places {
 	char scripts[300]; /* source/src/host/lab */
 	char ip[64];       /* ATOLL_LISTEN, 127.0.0.1:3000 */
 	uint16_t port;
+	char tls_ip[64];   /* ATOLL_TLS_LISTEN, the same address and a port 443 higher; "none": no TLS */
+	uint16_t tls_port; /* 0: no TLS */
 	bool lab; /* the service runs in the lab host */
 };
 

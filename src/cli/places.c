@@ -8,16 +8,36 @@
 #include "base/base.h"
 #include "cli/cli.h"
 
-static int parse_listen(const char *text, struct cli_places *places, struct error *err)
+#define TLS_DISTANCE 443 /* of its port from the plain one */
+
+/* "IP:PORT" of the environment variable `name`. */
+static int parse_listen(const char *name, const char *text, char ip[64], uint16_t *port, struct error *err)
 {
 	const char *colon = strrchr(text, ':');
 	char *end;
-	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
+	unsigned long number = colon ? strtoul(colon + 1, &end, 10) : 0;
 
-	if (!colon || *end || port == 0 || port > UINT16_MAX || (size_t)(colon - text) >= sizeof(places->ip))
-		return error_set(err, EINVAL, "ATOLL_LISTEN must be IP:PORT, not '%s'", text);
-	(void)snprintf(places->ip, sizeof(places->ip), "%.*s", (int)(colon - text), text);
-	places->port = (uint16_t)port;
+	if (!colon || *end || number == 0 || number > UINT16_MAX || colon - text >= 64)
+		return error_set(err, EINVAL, "%s must be IP:PORT, not '%s'", name, text);
+	(void)snprintf(ip, 64, "%.*s", (int)(colon - text), text);
+	*port = (uint16_t)number;
+	return 0;
+}
+
+static int find_listeners(struct cli_places *places, struct error *err)
+{
+	const char *listen = getenv("ATOLL_LISTEN");
+	const char *tls = getenv("ATOLL_TLS_LISTEN");
+	int ret = parse_listen("ATOLL_LISTEN", listen ? listen : "127.0.0.1:3000", places->ip, &places->port,
+	                       err);
+
+	if (ret < 0 || (tls && strcmp(tls, "none") == 0))
+		return ret;
+	if (tls && tls[0])
+		return parse_listen("ATOLL_TLS_LISTEN", tls, places->tls_ip, &places->tls_port, err);
+	(void)snprintf(places->tls_ip, sizeof(places->tls_ip), "%s", places->ip);
+	if (places->port <= UINT16_MAX - TLS_DISTANCE)
+		places->tls_port = (uint16_t)(places->port + TLS_DISTANCE);
 	return 0;
 }
 
@@ -25,7 +45,6 @@ int cli_find_places(struct cli_places *places, struct error *err)
 {
 	const char *data = getenv("ATOLL_DATA");
 	const char *run = getenv("ATOLL_RUN");
-	const char *listen = getenv("ATOLL_LISTEN");
 	char path[200] = { 0 };
 
 	if (readlink("/proc/self/exe", path, sizeof(path) - 1) < 0)
@@ -43,7 +62,7 @@ int cli_find_places(struct cli_places *places, struct error *err)
 		(void)snprintf(places->run, sizeof(places->run), "/run/atoll");
 	if (places->data[0] != '/' || places->run[0] != '/')
 		return error_set(err, EINVAL, "ATOLL_DATA and ATOLL_RUN must be absolute paths");
-	return parse_listen(listen ? listen : "127.0.0.1:3000", places, err);
+	return find_listeners(places, err);
 }
 
 void cli_choose_mode(struct cli_places *places, struct host_probe *probe)
@@ -64,7 +83,9 @@ struct lab cli_lab(const struct cli_places *places)
 		             .bin = places->bin,
 		             .scripts = places->scripts,
 		             .ip = places->ip,
-		             .port = places->port };
+		             .port = places->port,
+		             .tls_ip = places->tls_ip,
+		             .tls_port = places->tls_port };
 }
 
 int cli_fail(const struct error *err)

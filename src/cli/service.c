@@ -13,6 +13,7 @@
 
 #include "base/base.h"
 #include "cli/request.h"
+#include "net/tls_authority.h"
 
 #define HEALTH_SECONDS 60
 #define STOP_SECONDS   20
@@ -82,25 +83,23 @@ static int lock_pid_file(const struct cli_places *places)
 	return -EWOULDBLOCK;
 }
 
-/* Append what the environment says of TLS to arguments that end with NULL; three pairs have room. */
-static void add_tls(const char **arguments)
+/* Append what there is of TLS to arguments that end with NULL; three pairs have room. */
+static void add_tls(const struct cli_places *places, const char **arguments, const char *listen)
 {
-	static const struct {
-		const char *variable;
-		const char *option;
-	} table[] = { { "ATOLL_TLS_LISTEN", "--tls-listen" },
-		      { "ATOLL_TLS_CERT", "--tls-cert" },
-		      { "ATOLL_TLS_KEY", "--tls-key" } };
+	const char *certificate = getenv("ATOLL_TLS_CERT");
+	const char *key = getenv("ATOLL_TLS_KEY");
 
 	while (*arguments)
 		arguments++;
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-		const char *value = getenv(table[i].variable);
-
-		if (!value || !value[0])
-			continue;
-		*arguments++ = table[i].option;
-		*arguments++ = value;
+	if (!places->tls_port)
+		return;
+	*arguments++ = "--tls-listen";
+	*arguments++ = listen;
+	if (certificate && key) {
+		*arguments++ = "--tls-cert";
+		*arguments++ = certificate;
+		*arguments++ = "--tls-key";
+		*arguments++ = key;
 	}
 }
 
@@ -109,6 +108,7 @@ static void become_supervisor(const struct cli_places *places, int lock)
 {
 	char log[300];
 	char listen[96];
+	char tls_listen[96];
 	char self[300];
 	const char *arguments[20] = { "atoll",      "supervise", "--run",     places->run, "--data",
 		                      places->data, "--bin",     places->bin, "--listen",  listen };
@@ -118,7 +118,8 @@ static void become_supervisor(const struct cli_places *places, int lock)
 	(void)snprintf(log, sizeof(log), "%s/atoll.log", places->data);
 	(void)snprintf(listen, sizeof(listen), "%s:%u", places->ip, places->port);
 	(void)snprintf(self, sizeof(self), "%s/atoll", places->bin);
-	add_tls(arguments);
+	(void)snprintf(tls_listen, sizeof(tls_listen), "%s:%u", places->tls_ip, places->tls_port);
+	add_tls(places, arguments, tls_listen);
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	(void)setsid();
 	if (ftruncate(lock, 0) < 0 || dprintf(lock, "%d\n", (int)getpid()) < 0)
@@ -189,10 +190,35 @@ static int stop_here(const struct cli_places *places, struct error *err)
 
 /* --- both --- */
 
+/* The authority that clients are told to trust is made on this machine, before the service asks for it. */
+static int prepare_tls(const struct cli_places *places, struct error *err)
+{
+	const char *certificate = getenv("ATOLL_TLS_CERT");
+	const char *key = getenv("ATOLL_TLS_KEY");
+	struct tls_authority authority;
+	char directory[300];
+
+	if (!places->tls_port)
+		return 0;
+	if (!certificate != !key)
+		return error_set(err, EINVAL, "ATOLL_TLS_CERT and ATOLL_TLS_KEY go together");
+	if (certificate && places->lab)
+		return error_set(err, ENOTSUP,
+		                 "ATOLL_TLS_CERT: a lab host has certificates of its own authority only");
+	if (certificate)
+		return 0;
+	(void)snprintf(directory, sizeof(directory), "%s/tls", places->data);
+	return tls_authority_ensure(directory, TLS_AUTHORITY_DOMAIN, &authority, NULL, err);
+}
+
 int service_start(const struct cli_places *places, struct error *err)
 {
 	struct lab lab = cli_lab(places);
-	int ret = places->lab ? lab_start(&lab, err) : start_here(places, err);
+	int ret = prepare_tls(places, err);
+
+	if (ret < 0)
+		return ret;
+	ret = places->lab ? lab_start(&lab, err) : start_here(places, err);
 
 	return ret < 0 ? ret : wait_healthy(places, err);
 }

@@ -10,6 +10,7 @@
 #include "cli/request.h"
 #include "cli/service.h"
 #include "cli/template.h"
+#include "net/tls_authority.h"
 
 #define PROOF_TEMPLATE "code-interpreter-v1"
 #define PROOF_CODE     "import platform; print(platform.release(), 6 * 7)"
@@ -158,6 +159,20 @@ static void print_env(const struct cli_places *places, const char *key)
 	printf("export E2B_VOLUME_API_URL=http://%s:%u\n", places->ip, places->port);
 }
 
+/* By names: for getHost() and file URLs, which are made of the domain. */
+static void print_domain_env(const struct cli_places *places, const char *key)
+{
+	const char *certificate = getenv("ATOLL_TLS_CERT");
+
+	printf("export E2B_API_KEY=%s\n", key);
+	printf("export E2B_DOMAIN=" TLS_AUTHORITY_DOMAIN ":%u\n", places->tls_port);
+	printf("unset E2B_API_URL E2B_SANDBOX_URL E2B_VOLUME_API_URL\n");
+	if (certificate)
+		return;
+	printf("export NODE_EXTRA_CA_CERTS=%s/tls/ca.pem\n", places->data);
+	printf("export SSL_CERT_FILE=%s/tls/ca.pem\n", places->data);
+}
+
 static void say_mode(const struct cli_places *places, const struct host_probe *probe)
 {
 	if (!places->lab)
@@ -250,11 +265,21 @@ int cli_env(int argc, char **argv)
 	struct cli_places places = { 0 };
 	char key[CLI_KEY_SIZE];
 	struct error err = { 0 };
+	bool domain = argc == 2 && strcmp(argv[1], "--domain") == 0;
 
-	(void)argc;
-	(void)argv;
+	if (argc > 1 && !domain) {
+		fputs("usage: atoll env [--domain]\n", stderr);
+		return 2;
+	}
 	if (cli_find_places(&places, &err) < 0 || service_key(&places, false, key, &err) < 0)
 		return cli_fail(&err);
-	print_env(&places, key);
+	if (domain && !places.tls_port) {
+		error_set(&err, EINVAL, "there are no names without TLS, which ATOLL_TLS_LISTEN turns off");
+		return cli_fail(&err);
+	}
+	if (domain)
+		print_domain_env(&places, key);
+	else
+		print_env(&places, key);
 	return EXIT_SUCCESS;
 }

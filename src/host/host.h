@@ -41,6 +41,8 @@ struct lab {
 	const char *scripts; /* src/host/lab, absolute */
 	const char *ip;      /* where the service's port is offered on the machine */
 	uint16_t port;
+	const char *tls_ip; /* the same for TLS */
+	uint16_t tls_port;  /* 0: none */
 };
 
 /* Whether it runs. */

@@ -154,14 +154,17 @@ static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
 	(void)snprintf(append, sizeof(append),
 	               "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable norandmaps "
 	               "oops=panic clearcpuid=rep_good -- "
-	               "%s/second-stage %s %s %s %u",
-	               lab->scripts, plan->image, plan->state, plan->programs, lab->port);
+	               "%s/second-stage %s %s %s %u %u",
+	               lab->scripts, plan->image, plan->state, plan->programs, lab->port, lab->tls_port);
 	(void)snprintf(chardev, sizeof(chardev), "socket,id=root,path=%s", socket);
 	(void)snprintf(drive, sizeof(drive),
 	               "file=%s,format=raw,if=none,id=data,discard=unmap,cache=writeback", plan->disk);
 	(void)snprintf(netdev, sizeof(netdev),
 	               "user,id=net,hostfwd=tcp:%s:%u-10.0.2.15:%u,hostfwd=tcp:127.0.0.1:%u-10.0.2.15:22",
 	               lab->ip, lab->port, lab->port, plan->exec_port);
+	if (lab->tls_port)
+		(void)snprintf(netdev + strlen(netdev), sizeof(netdev) - strlen(netdev),
+		               ",hostfwd=tcp:%s:%u-10.0.2.15:%u", lab->tls_ip, lab->tls_port, lab->tls_port);
 	return spawn(argv);
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 
 #define TLS_AUTHORITY_PATH_MAX 320
+#define TLS_AUTHORITY_DOMAIN   "atoll.localhost" /* of the service, when it has no name of its own */
 
 struct tls_authority {
 	char ca[TLS_AUTHORITY_PATH_MAX];
