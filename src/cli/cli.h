@@ -17,7 +17,7 @@ struct cli_places {
 	uint16_t port;
 	char tls_ip[64];   /* ATOLL_TLS_LISTEN, the same address and a port 443 higher; "none": no TLS */
 	uint16_t tls_port; /* 0: no TLS */
-	bool lab; /* the service runs in the lab host */
+	bool lab;          /* the service runs in the lab host */
 };
 
 /* Find the places. `probe` also decides on the mode (ATOLL_MODE=kvm|lab overrides). 0, or -errno with `err`.
