@@ -191,6 +191,16 @@ static ssize_t give_data(nghttp2_session *nghttp2, int32_t id, uint8_t *to, size
 	return (ssize_t)size;
 }
 
+/*
+ * A handler may be on the stack, with this exchange and with others: what it says leaves when it has
+ * returned, as sending can end streams, and with them exchanges.
+ */
+static void flush_later(struct http2_session *session)
+{
+	if (!session->depth && session->connection)
+		(void)http_connection_hold(session->connection);
+}
+
 static void wake_sender(struct http2_stream *stream)
 {
 	struct http2_session *session = stream->session;
@@ -199,7 +209,7 @@ static void wake_sender(struct http2_stream *stream)
 		stream->out_stalled = false;
 		(void)nghttp2_session_resume_data(session->nghttp2, stream->id);
 	}
-	http2_flush(session);
+	flush_later(session);
 }
 
 static nghttp2_nv field(const char *name, const char *value)
@@ -283,7 +293,7 @@ static void carrier_begin(struct http_exchange *exchange, int status, int64_t co
 
 	submit(stream, status, exchange->reply_headers.data, told ? content_length : -1,
 	       !exchange->reply_bodyless && content_length != 0);
-	http2_flush(stream->session);
+	flush_later(stream->session);
 }
 
 static void carrier_write(struct http_exchange *exchange, const void *data, size_t size)
@@ -323,7 +333,7 @@ static void carrier_abort(struct http_exchange *exchange)
 	http_exchange_free(exchange);
 	(void)nghttp2_submit_rst_stream(stream->session->nghttp2, NGHTTP2_FLAG_NONE, stream->id,
 	                                NGHTTP2_INTERNAL_ERROR);
-	http2_flush(stream->session);
+	flush_later(stream->session);
 }
 
 static void carrier_continue(struct http_exchange *exchange)
@@ -335,7 +345,7 @@ static void carrier_continue(struct http_exchange *exchange)
 		return;
 	(void)nghttp2_submit_headers(stream->session->nghttp2, NGHTTP2_FLAG_NONE, stream->id, NULL, &status,
 	                             1, NULL);
-	http2_flush(stream->session);
+	flush_later(stream->session);
 }
 
 /* --- the request's body --- */
@@ -371,7 +381,7 @@ static void carrier_go_on(struct http_exchange *exchange)
 	session->depth++;
 	deliver(stream);
 	session->depth--;
-	http2_flush(session);
+	flush_later(session);
 }
 
 static const struct http_carrier stream_carrier = {

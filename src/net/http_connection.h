@@ -134,6 +134,12 @@ void http_connection_finish(struct connection *connection);
 /* Send what was held back. */
 void http_connection_release(struct connection *connection);
 
+/*
+ * Send what the connection has to say before the loop waits, not now: a handler is on the stack, whose
+ * exchanges must not go meanwhile. False when the server is closing, and nothing can be held back any more.
+ */
+bool http_connection_hold(struct connection *connection);
+
 /* The same for all: the flusher's callback. */
 void http_server_release(uv_prepare_t *flusher);
 

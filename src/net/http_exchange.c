@@ -260,13 +260,8 @@ static void connection_begin(struct http_exchange *exchange, int status, int64_t
 	buffer_fini(&connection->held);
 	connection->held = head;
 	head = (struct buffer)BUFFER_INIT;
-	if (exchange->reply_bodyless || content_length == 0 || connection->server->closing) {
+	if (exchange->reply_bodyless || content_length == 0 || !http_connection_hold(connection))
 		http_connection_release(connection);
-		return;
-	}
-	list_remove(&connection->holding_link);
-	list_append(&connection->server->holding, &connection->holding_link);
-	(void)uv_prepare_start(connection->server->flusher, http_server_release);
 }
 
 static void connection_write(struct http_exchange *exchange, const void *data, size_t size)

@@ -185,6 +185,20 @@ void http_connection_release(struct connection *connection)
 	connection->held = (struct buffer)BUFFER_INIT;
 	if (held.size && connection->stream)
 		(void)stream_write(connection->stream, held.data, held.size);
+	if (connection->session)
+		connection->protocol->drain(connection);
+}
+
+bool http_connection_hold(struct connection *connection)
+{
+	struct http_server *server = connection->server;
+
+	if (server->closing)
+		return false;
+	list_remove(&connection->holding_link);
+	list_append(&server->holding, &connection->holding_link);
+	(void)uv_prepare_start(server->flusher, http_server_release);
+	return true;
 }
 
 void http_server_release(uv_prepare_t *flusher)
