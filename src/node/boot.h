@@ -7,10 +7,8 @@
 #include "node/node.h"
 
 /* In a template's directory, beside what stack.h names. */
-#define BOOT_KERNEL  "vmlinux"
-#define BOOT_INITRD  "initrd" /* not every kernel has one */
-
-#define BOOT_SECONDS 300 /* until the agent answers: under emulation, on a busy machine */
+#define BOOT_KERNEL "vmlinux"
+#define BOOT_INITRD "initrd" /* not every kernel has one */
 
 /* Strings and objects are borrowed. */
 struct boot {

@@ -15,6 +15,7 @@
 #include "node/monitor.h"
 #include "node/sandbox.h"
 
+#define BOOT_SECONDS  300 /* under emulation, on a busy machine */
 #define READY_SECONDS 900
 #define READY_MS      1000 /* between two looks */
 #define SETTLE_MS     2000 /* between readiness and the snapshot: what just started comes to rest */
