@@ -32,6 +32,7 @@ static void on_paused(int status, const char *data, size_t size, const struct er
 	}
 	record->running = false;
 	record->paused = true;
+	record->disk_only = !call->number;
 	note(call->api, record);
 	rest_reply_empty(call, 204);
 }
@@ -50,17 +51,14 @@ void lifecycle_pause(struct rest_call *call)
 	record = rest_find_any(call);
 	if (!record)
 		return;
-	if (!memory) {
-		rest_fail(call, 501, "a pause without memory is not supported yet");
-		return;
-	}
 	if (record_is_paused(record)) {
 		rest_fail(call, 409, "Sandbox \"%s\" is already paused", call->id);
 		return;
 	}
 	record->pausing = true;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/pause", call->id);
-	api_call_node(call->api, "POST", target, NULL, on_paused, call);
+	call->number = memory;
+	api_call_node(call->api, "POST", target, json_pack("{s:b}", "memory", memory), on_paused, call);
 }
 
 /* --- resume --- */
