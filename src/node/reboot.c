@@ -5,6 +5,7 @@
 
 #include "node/agent.h"
 #include "node/boot.h"
+#include "node/history.h"
 #include "node/journal.h"
 #include "node/sandbox_internal.h"
 
@@ -109,6 +110,9 @@ static void on_introduced(void *context, const struct error *err)
 	}
 	free(reboot);
 	log_info("sandbox %s was booted", sandbox->id);
+	/* The agent has begun to count anew. */
+	if (sandbox->history)
+		sandbox->history->log.seq = 0;
 	start_command(sandbox);
 	sandbox_start_deadline(sandbox);
 	sandbox_report(sandbox, NULL);

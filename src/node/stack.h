@@ -52,9 +52,9 @@ json_t *stack_freeze_request(const struct stack_template *template, const struct
 struct stack stack_frozen(const struct stack *stack);
 
 /*
- * A pause that keeps the disk alone: what it makes of the stack. Its disk is frozen for it, which takes
- * stack_freeze_request, unless the stack has too many layers: then a boot that fails is, for the disk, one of
- * a machine that lost its power.
+ * A pause that keeps the disk alone: what it makes of the stack. A void top takes stack_freeze_request. With
+ * too many layers there is none: the boot writes to the top there is, and one that fails is, for the disk,
+ * one of a machine that lost its power.
  */
 struct stack stack_paused_disk(const struct stack_template *template, const struct stack *stack);
 
