@@ -240,10 +240,16 @@ static void resume_sandbox(struct sandbox *sandbox, struct http_exchange *exchan
 	struct change *change;
 	struct error err = { 0 };
 	int64_t end_at_ms = 0;
+	bool boot = true;
 
 	if (json_read_integer(body, "end_at_ms", JSON_REQUIRED, 0, INT64_MAX, &end_at_ms, &err) < 0 ||
+	    json_read_bool(body, "boot", JSON_OPTIONAL, &boot, &err) < 0 ||
 	    json_read_bool(body, "auto_pause", JSON_OPTIONAL, &sandbox->auto_pause, &err) < 0) {
 		http_reply_error(exchange, 400, "%s", err.message);
+		return;
+	}
+	if (!boot && sandbox->paused && sandbox->stack.fresh) {
+		http_reply_error(exchange, 412, "the sandbox has no memory: it would be booted");
 		return;
 	}
 	change = change_new(sandbox, exchange, 201);

@@ -211,6 +211,8 @@ class Node:
         paused = sandbox["state"] == "paused"
         if paused != (what == "resume"):
             return 409, {"code": 409, "message": "the sandbox is not in the state for that"}
+        if what == "resume" and not body.get("boot", True) and not sandbox["memory"]:
+            return 412, {"code": 412, "message": "the sandbox has no memory: it would be booted"}
         if what == "snapshot":
             self.templates.append({**template(body["build_id"]), "build_id": body["build_id"], "snapshot": True})
             return 204, None
