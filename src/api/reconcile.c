@@ -61,6 +61,8 @@ static void compare(struct api *api, const json_t *list, int64_t asked_ms)
 			/* Also after a crash of ours in the middle of a create, a pause or a resume. */
 			if (record_take(record, sandbox) && registry_update(api->registry, record, &err) < 0)
 				log_error("%s", err.message);
+		} else {
+			record_take_pauses(record, sandbox);
 		}
 	}
 }

@@ -31,6 +31,12 @@ static void link_record(struct registry *registry, struct record *record)
 	list_append(&registry->all, &record->all);
 }
 
+void record_take_pauses(struct record *record, const json_t *sandbox)
+{
+	record->auto_pause_disk = json_is_false(json_object_get(sandbox, "auto_pause_memory"));
+	record->disk_only = json_is_false(json_object_get(sandbox, "memory"));
+}
+
 bool record_take(struct record *record, const json_t *sandbox)
 {
 	const char *vsock = json_string_value(json_object_get(sandbox, "vsock_path"));
@@ -46,6 +52,7 @@ bool record_take(struct record *record, const json_t *sandbox)
 	record->disk_mib = (int)json_integer_value(json_object_get(sandbox, "disk_mib"));
 	record->paused = state && strcmp(state, "paused") == 0;
 	record->running = !record->paused;
+	record_take_pauses(record, sandbox);
 	record->changed_ms = time_wall_ms();
 	return true;
 }

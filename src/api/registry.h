@@ -21,13 +21,15 @@ struct record {
 	int vcpu_count;
 	int memory_mib;
 	int disk_mib;
-	bool running;       /* its machine is there */
-	bool paused;        /* only its files are; neither: the node was asked and has not answered */
-	bool auto_pause;    /* at its end, instead of a kill */
-	bool auto_resume;   /* by traffic */
-	bool waking;        /* asked to resume; not stored */
-	bool pausing;       /* the node was asked to pause it; not stored */
-	int64_t changed_ms; /* when the state was last heard of or changed; not stored */
+	bool running;         /* its machine is there */
+	bool paused;          /* only its files are; neither: the node was asked and has not answered */
+	bool auto_pause;      /* at its end, instead of a kill */
+	bool auto_pause_disk; /* that keeps its disk alone; not stored: the node tells */
+	bool disk_only;       /* paused so: no traffic may wake it; not stored: the node tells */
+	bool auto_resume;     /* by traffic */
+	bool waking;          /* asked to resume; not stored */
+	bool pausing;         /* the node was asked to pause it; not stored */
+	int64_t changed_ms;   /* when the state was last heard of or changed; not stored */
 };
 
 /*
@@ -35,6 +37,9 @@ struct record {
  * as before.
  */
 bool record_take(struct record *record, const json_t *sandbox);
+
+/* What the node alone keeps of it: what its pauses leave out. Part of record_take. */
+void record_take_pauses(struct record *record, const json_t *sandbox);
 
 /* Running, and its time is not over. Over, with auto_pause, it counts as paused: that is what it is about to
  * be. */

@@ -15,6 +15,8 @@
 #include "base/base.h"
 #include "cli/request.h"
 
+#define TEMPLATE_FORM "2" /* of what the node keeps beside the snapshot; 2: with the kernel */
+
 /* Run a script and keep the last line of its output. Its progress goes to our standard error. */
 static int run_script(const char *command, char ret_line[512], struct error *err)
 {
@@ -67,9 +69,9 @@ static int describe(const struct cli_places *places, const char *name, json_t **
 	if (ret < 0)
 		return ret;
 	/* What it is made from, and the form of its snapshot: the same again needs no new one. */
-	(void)json_object_set_new(
-	        request, "source",
-	        json_sprintf("%s+%s+%s", strrchr(kernel, '/') + 1, strrchr(rootfs, '/') + 1, version));
+	(void)json_object_set_new(request, "source",
+	                          json_sprintf("%s+%s+%s+" TEMPLATE_FORM, strrchr(kernel, '/') + 1,
+	                                       strrchr(rootfs, '/') + 1, version));
 	(void)json_object_set_new(request, "rootfs", json_string(rootfs));
 	(void)json_object_set_new(request, "kernel", json_sprintf("%s/vmlinux", kernel));
 	(void)snprintf(command, sizeof(command), "%s/initrd", kernel);

@@ -8,6 +8,7 @@
 #define PORT_CONTROL    1024
 #define ENTROPY_SIZE    64
 #define INIT_TIMEOUT_MS 30000
+#define AGAIN_UNTIL_MS  45000 /* no new attempt beyond: an agent that takes calls and answers none is dead */
 #define POLL_MS         50
 #define ATTEMPTS_MAX    20
 #define ATTEMPT_MS      25 /* between two */
@@ -40,6 +41,7 @@ struct plain_call {
 	const char *what;
 	char *body;
 	unsigned attempts;
+	int64_t started_us;
 	uv_timer_t timer;
 	node_done_fn *done;
 	void *context;
@@ -68,7 +70,8 @@ static void on_plain(int status, const char *data, size_t size, const struct err
 	struct plain_call *call = context;
 	struct error failure = { 0 };
 
-	if (status == 0 && ++call->attempts < ATTEMPTS_MAX) {
+	if (status == 0 && ++call->attempts < ATTEMPTS_MAX &&
+	    time_monotonic_us() - call->started_us < (int64_t)AGAIN_UNTIL_MS * 1000) {
 		(void)uv_timer_start(&call->timer, send_plain, ATTEMPT_MS, 0);
 		return;
 	}
@@ -101,6 +104,7 @@ static void post_plain(struct node *node, const char *vsock, const char *target,
 		                     .target = target,
 		                     .what = what,
 		                     .body = text,
+		                     .started_us = time_monotonic_us(),
 		                     .done = done,
 		                     .context = context };
 	(void)uv_timer_init(node->loop, &call->timer);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "node/agent.h"
+#include "node/boot.h"
 #include "node/monitor.h"
 #include "node/sandbox.h"
 
@@ -19,10 +20,6 @@
 #define READY_MS      1000 /* between two looks */
 #define SETTLE_MS     2000 /* between readiness and the snapshot: what just started comes to rest */
 #define COPY_CHUNK    (1 << 20)
-#define BOOT_ARGS                                                                                            \
-	"console=ttyS0 reboot=k panic=-1 quiet loglevel=3 no_timer_check tsc=reliable random.trust_cpu=on "  \
-	"i8042.nokbd i8042.noaux root=/dev/vda rw init=/sbin/init"
-#define EMULATED_ARGS " norandmaps clearcpuid=rep_good"
 
 struct build {
 	struct node *node;
@@ -37,6 +34,8 @@ struct build {
 	char start_cmd[4096];
 	char ready_cmd[4096];
 	char user[64];
+	unsigned vcpu_count;
+	unsigned memory_mib;
 	char directory[NODE_PATH_MAX]; /* templates/.new-ID */
 	char run[NODE_PATH_MAX];       /* of the monitor */
 	struct monitor *monitor;
@@ -168,7 +167,8 @@ static void tell_sizes(struct build *build, const struct template *template)
 
 static void seal(struct build *build, struct error *err)
 {
-	static const char *const files[] = { "state", "memory", "disk.layer", "rootfs.ext4" };
+	static const char *const files[] = { "state",       "memory",    "disk.layer",
+		                             "rootfs.ext4", BOOT_KERNEL, BOOT_INITRD };
 	char path[NODE_PATH_MAX * 2];
 	char final[NODE_PATH_MAX];
 	cleanup_free char *text = NULL;
@@ -178,17 +178,13 @@ static void seal(struct build *build, struct error *err)
 	(void)snprintf(path, sizeof(path), "%s/template.json", build->directory);
 	if (!text || file_write_atomic(path, text, strlen(text), 0644, err) < 0)
 		return;
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(files) - !build->initrd[0]; i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s", build->directory, files[i]);
 		if (chown(path, 0, 0) < 0 || chmod(path, 0644) < 0) {
 			error_errno(err, errno, "%s", path);
 			return;
 		}
 	}
-	(void)snprintf(path, sizeof(path), "%s/vmlinux", build->directory);
-	(void)unlink(path);
-	(void)snprintf(path, sizeof(path), "%s/initrd", build->directory);
-	(void)unlink(path);
 	(void)snprintf(final, sizeof(final), "%.180s/templates/%s", build->node->data, build->id);
 	if (chown(build->directory, 0, 0) < 0 || chmod(build->directory, 0755) < 0 ||
 	    rename(build->directory, final) < 0)
@@ -365,46 +361,23 @@ static void on_agent_up(void *context, const struct error *err)
 /* --- step 2: boot --- */
 
 /* The machine API's requests that boot it, one after the other. NULL: there are no more. */
-static json_t *boot_request(const struct build *build, unsigned index, const char **method,
+static json_t *next_request(const struct build *build, unsigned index, const char **method,
                             const char **target)
 {
-	*method = "PUT";
-	switch (index) {
-	case 0:
-		*target = "/machine-config";
-		return json_pack("{s:O,s:O}", "vcpu_count", json_object_get(build->request, "vcpu_count"),
-		                 "mem_size_mib", json_object_get(build->request, "memory_mib"));
-	case 1:
-		*target = "/boot-source";
-		/*
-		 * An emulator translates code by its address: with programs at random addresses it does so
-		 * again at each start, which makes them three times slower. And it takes `rep movsq` apart
-		 * word by word: plain loops copy a page several times faster.
-		 */
-		return json_pack("{s:s,s:o,s:s*}", "kernel_image_path", BUILD_INSIDE "/vmlinux", "boot_args",
-		                 json_sprintf("%s%s %s", BOOT_ARGS,
-		                              build->node->emulated ? EMULATED_ARGS : "", build->boot_args),
-		                 "initrd_path", build->initrd[0] ? BUILD_INSIDE "/initrd" : NULL);
-	case 2:
-		*target = "/drives/rootfs";
-		return json_pack("{s:s,s:s,s:b,s:s,s:s}", "drive_id", "rootfs", "path_on_host",
-		                 BUILD_INSIDE "/rootfs.ext4", "is_root_device", 1, "overlay_path",
-		                 BUILD_INSIDE "/disk.layer", "cache_type", "Writeback");
-	case 3:
-		*target = "/vsock";
-		return json_pack("{s:i,s:s}", "guest_cid", 3, "uds_path", MONITOR_RUN "/vsock.sock");
-	case 4:
-		*target = "/entropy";
-		return json_object();
-	case 5:
-		*target = "/serial";
-		return json_pack("{s:s}", "serial_out_path", MONITOR_RUN "/serial.log");
-	case 6:
-		*target = "/actions";
-		return json_pack("{s:s}", "action_type", "InstanceStart");
-	default:
-		return NULL;
-	}
+	cleanup_json json_t *drive = json_pack(
+	        "{s:s,s:s,s:b,s:s,s:s}", "drive_id", "rootfs", "path_on_host", BUILD_INSIDE "/rootfs.ext4",
+	        "is_root_device", 1, "overlay_path", BUILD_INSIDE "/disk.layer", "cache_type", "Writeback");
+	const struct boot boot = {
+		.vcpu_count = build->vcpu_count,
+		.memory_mib = build->memory_mib,
+		.inside = BUILD_INSIDE,
+		.initrd = build->initrd[0],
+		.emulated = build->node->emulated,
+		.args = build->boot_args,
+		.drive = drive,
+	};
+
+	return boot_request(&boot, index, method, target);
 }
 
 static void on_configured(int status, const char *data, size_t size, const struct error *err, void *context);
@@ -413,7 +386,7 @@ static void configure_next(struct build *build)
 {
 	const char *method;
 	const char *target;
-	json_t *body = boot_request(build, build->requests_made++, &method, &target);
+	json_t *body = next_request(build, build->requests_made++, &method, &target);
 	char vsock[NODE_PATH_MAX];
 
 	build->pending++;
@@ -528,13 +501,13 @@ static int copy_in(const struct build *build, const char *source, const char *na
 }
 
 /* On a thread: hundreds of megabytes. The kernel comes along because the monitor's user may not see the
- * original. */
+ * original, and because sandboxes boot from it later. */
 static void copy_work(uv_work_t *work)
 {
 	struct build *build = work->data;
 
-	if (copy_in(build, build->kernel, "vmlinux", &build->copy_error) == 0 &&
-	    (!build->initrd[0] || copy_in(build, build->initrd, "initrd", &build->copy_error) == 0))
+	if (copy_in(build, build->kernel, BOOT_KERNEL, &build->copy_error) == 0 &&
+	    (!build->initrd[0] || copy_in(build, build->initrd, BOOT_INITRD, &build->copy_error) == 0))
 		(void)copy_in(build, build->rootfs, "rootfs.ext4", &build->copy_error);
 }
 
@@ -587,6 +560,11 @@ struct build *build_start(struct node *node, const struct build_request *request
 	                  "default_workdir", request->default_workdir);
 	(void)json_object_set_new(build->request, "env_vars",
 	                          request->env_vars ? json_deep_copy(request->env_vars) : json_object());
+	/* What a sandbox of it is booted with. */
+	(void)json_object_set_new(build->request, "boot_args", json_string(request->boot_args));
+	(void)json_object_set_new(build->request, "start_cmd", json_string(request->start_cmd));
+	build->vcpu_count = request->vcpu_count;
+	build->memory_mib = request->memory_mib;
 	copy_text(build->kernel, sizeof(build->kernel), request->kernel);
 	copy_text(build->initrd, sizeof(build->initrd), request->initrd);
 	copy_text(build->boot_args, sizeof(build->boot_args), request->boot_args);

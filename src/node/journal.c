@@ -26,8 +26,10 @@ static int write_json(const struct sandbox *sandbox, const char *state, const ch
 		(void)json_object_set_new(json, "uid", json_integer(sandbox->monitor->uid));
 	}
 	(void)json_object_set_new(json, "stack",
-	                          json_pack("{s:i,s:i,s:i}", "pauses", (int)sandbox->stack.pauses, "full",
-	                                    (int)sandbox->stack.full, "frozen", (int)sandbox->stack.frozen));
+	                          json_pack("{s:i,s:i,s:i,s:b,s:b}", "pauses", (int)sandbox->stack.pauses,
+	                                    "full", (int)sandbox->stack.full, "frozen",
+	                                    (int)sandbox->stack.frozen, "fresh", sandbox->stack.fresh,
+	                                    "void_top", sandbox->stack.void_top));
 	(void)json_object_set(json, "env_vars", sandbox->env_vars);
 	if (sandbox->access_token)
 		(void)json_object_set_new(json, "access_token", json_string(sandbox->access_token));
@@ -114,8 +116,13 @@ static int fill(struct sandbox *sandbox, const json_t *json, struct error *err)
 	sandbox->memory_mib = (unsigned)number(json, "memory_mib");
 	sandbox->disk_mib = (unsigned)number(json, "disk_mib");
 	sandbox->auto_pause = json_is_true(json_object_get(json, "auto_pause"));
-	sandbox->stack = (struct stack){ (unsigned)number(stack, "pauses"), (unsigned)number(stack, "full"),
-		                         (unsigned)number(stack, "frozen") };
+	/* Those of older versions have no such thing. */
+	sandbox->auto_pause_memory = !json_is_false(json_object_get(json, "auto_pause_memory"));
+	sandbox->stack = (struct stack){ .pauses = (unsigned)number(stack, "pauses"),
+		                         .full = (unsigned)number(stack, "full"),
+		                         .frozen = (unsigned)number(stack, "frozen"),
+		                         .fresh = json_is_true(json_object_get(stack, "fresh")),
+		                         .void_top = json_is_true(json_object_get(stack, "void_top")) };
 	sandbox->running = state && strcmp(state, "running") == 0;
 	sandbox->resuming = state && strcmp(state, "resuming") == 0;
 	return sandbox->id[0] ? 0 : error_set(err, EINVAL, "the journal names no sandbox");

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "node/agent.h"
 #include "node/journal.h"
 #include "node/sandbox_internal.h"
 
@@ -16,6 +17,7 @@ struct saving {
 	void *context;
 	struct stack next; /* what the stack will be */
 	bool pause;        /* else a snapshot */
+	bool memory;       /* is kept, too */
 	char build_id[40];
 	bool ephemeral; /* it goes with the last sandbox that began from it */
 	struct error failure;
@@ -33,6 +35,9 @@ static void finish(struct saving *saving, const struct error *err)
 	sandbox->pausing = false;
 	saving->done(saving->context, err);
 	free(saving);
+	/* Its end may have come meanwhile, and could do nothing. */
+	if (sandbox->running)
+		sandbox_start_deadline(sandbox);
 	take_up_resume(sandbox);
 }
 
@@ -177,6 +182,14 @@ static void on_stopped(int status, const char *data, size_t size, const struct e
 		give_up(saving);
 		return;
 	}
+	if (!saving->memory) {
+		saving->next = stack_paused_disk(&template->stack, &saving->sandbox->stack);
+		if (saving->next.void_top)
+			freeze(saving);
+		else
+			commit_pause(saving);
+		return;
+	}
 	saving->next = stack_paused(&template->stack, &saving->sandbox->stack);
 	call_machine(saving, "PUT", "/snapshot/create",
 	             stack_pause_request(&template->stack, &saving->sandbox->stack), on_saved);
@@ -208,15 +221,62 @@ static void stop_machine(struct saving *saving)
 	monitor_set_state(saving->sandbox->monitor, MONITOR_PAUSED, on_stopped, saving);
 }
 
-void sandbox_pause(struct sandbox *sandbox, node_done_fn *done, void *context)
+/* The guest's file systems are on its disk. */
+static void on_synced(void *context, const struct error *err)
+{
+	struct saving *saving = context;
+
+	if (!sandbox_answer_counts(saving->sandbox)) {
+		error_set(&saving->failure, EIO, "the sandbox ended");
+		saving->failure.code = 404;
+	} else if (err) {
+		error_set(&saving->failure, EIO, "%s", err->message);
+		saving->failure.code = 500;
+	}
+	if (saving->failure.code == 404) {
+		give_up(saving);
+	} else if (saving->failure.code) {
+		/* Its machine has not been stopped. */
+		log_error("save %s: %s", saving->sandbox->id, saving->failure.message);
+		finish(saving, &saving->failure);
+	} else {
+		stop_machine(saving);
+	}
+}
+
+static void sync_guest(struct saving *saving)
+{
+	struct sandbox *sandbox = saving->sandbox;
+	const struct template *template = need_template(saving);
+	char vsock[NODE_PATH_MAX];
+
+	if (template && !template->bootable) {
+		error_set(&saving->failure, ENOTSUP,
+		          "the template has no kernel to boot: only one that is built anew has");
+		saving->failure.code = 501;
+	}
+	if (saving->failure.code) {
+		finish(saving, &saving->failure);
+		return;
+	}
+	sandbox_vsock_path(sandbox, vsock);
+	sandbox->pending++;
+	agent_prepare_snapshot(sandbox->node, vsock, on_synced, saving);
+}
+
+void sandbox_pause(struct sandbox *sandbox, bool memory, node_done_fn *done, void *context)
 {
 	struct saving *saving = begin(sandbox, done, context);
 
 	if (!saving)
 		return;
 	saving->pause = true;
+	saving->memory = memory;
 	sandbox->pausing = true;
-	stop_machine(saving);
+	if (memory)
+		stop_machine(saving);
+	else
+		sync_guest(saving);
 }
 
 /* What came while it was on its way is dealt with now. */
@@ -231,19 +291,29 @@ static void take_up_resume(struct sandbox *sandbox)
 
 void sandbox_rest(struct sandbox *sandbox)
 {
+	struct error err = { 0 };
 	char path[NODE_PATH_MAX];
 
+	/* Its machine ended before it could be used. */
+	if (sandbox->resuming) {
+		error_set(&err, EIO, "the machine ended while the sandbox was being resumed");
+		err.code = 500;
+	}
+	sandbox->resuming = false;
+	sandbox->starts++;
+	(void)uv_timer_stop(&sandbox->deadline);
 	sandbox_vsock_path(sandbox, path);
 	http_client_forget(sandbox->node->client, path);
 	(void)file_remove_tree(sandbox->directory, NULL);
 	sandbox_disk_directory(sandbox, path);
 	stack_clean(path, &sandbox->stack);
+	(void)stack_drop_top(path, &sandbox->stack, NULL);
 	monitor_release(sandbox->monitor);
 	sandbox->monitor = NULL;
 	sandbox->busy = false;
 	log_info("sandbox %s is paused", sandbox->id);
 	sandbox->pausing = false;
-	sandbox_report(sandbox, NULL);
+	sandbox_report(sandbox, err.code ? &err : NULL);
 	take_up_resume(sandbox);
 }
 
@@ -306,10 +376,11 @@ static json_t *describe(const struct saving *saving, const struct template *temp
 {
 	const struct sandbox *sandbox = saving->sandbox;
 
-	return json_pack("{s:s,s:s,s:i,s:i,s:i,s:I,s:s,s:s,s:s,s:O,s:b,s:b,s:i,s:i}", "name",
-	                 saving->build_id, "source", sandbox->id, "vcpu_count", (int)sandbox->vcpu_count,
-	                 "memory_mib", (int)sandbox->memory_mib, "disk_mib", (int)sandbox->disk_mib,
-	                 "created_at_ms", (json_int_t)time_wall_ms(), "default_user", template->default_user,
+	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:I,s:s,s:s,s:s,s:O,s:b,s:b,s:i,s:i}", "boot_args",
+	                 template->boot_args, "start_cmd", template->start_cmd, "name", saving->build_id,
+	                 "source", sandbox->id, "vcpu_count", (int)sandbox->vcpu_count, "memory_mib",
+	                 (int)sandbox->memory_mib, "disk_mib", (int)sandbox->disk_mib, "created_at_ms",
+	                 (json_int_t)time_wall_ms(), "default_user", template->default_user,
 	                 "default_workdir", template->default_workdir, "warm_cmd", "", "env_vars",
 	                 sandbox->env_vars, "snapshot", 1, "ephemeral", saving->ephemeral, "memory_layers",
 	                 (int)stack->memory_layers, "disk_layers", (int)stack->disk_layers);
@@ -378,6 +449,10 @@ static void on_frozen(int status, const char *data, size_t size, const struct er
 		give_up(saving);
 		return;
 	}
+	if (saving->pause) {
+		commit_pause(saving);
+		return;
+	}
 	sandbox_disk_directory(sandbox, disk);
 	if (stack_seal(disk, &saving->next, sandbox->monitor->uid, &saving->failure) < 0) {
 		saving->failure.code = 500;
@@ -420,5 +495,6 @@ void sandbox_snapshot(struct sandbox *sandbox, const char *build_id, bool epheme
 		return;
 	(void)snprintf(saving->build_id, sizeof(saving->build_id), "%s", build_id);
 	saving->ephemeral = ephemeral;
+	saving->memory = true;
 	stop_machine(saving);
 }

@@ -83,6 +83,10 @@ static int read_create(const json_t *body, struct sandbox_request *request, stru
 		ret = json_read_string(body, "alias", JSON_OPTIONAL, &request->alias, err);
 	if (ret == 0)
 		ret = json_read_bool(body, "auto_pause", JSON_OPTIONAL, &request->auto_pause, err);
+	request->auto_pause_memory = true;
+	if (ret == 0)
+		ret = json_read_bool(body, "auto_pause_memory", JSON_OPTIONAL, &request->auto_pause_memory,
+		                     err);
 	if (ret == 0)
 		ret = json_read_string_map(body, "metadata", JSON_OPTIONAL, &request->metadata, err);
 	if (ret == 0)
@@ -212,16 +216,23 @@ static struct change *change_new(struct sandbox *sandbox, struct http_exchange *
 	return change;
 }
 
-static void pause_sandbox(struct sandbox *sandbox, struct http_exchange *exchange)
+static void pause_sandbox(struct sandbox *sandbox, struct http_exchange *exchange, const json_t *body)
 {
-	struct change *change = change_new(sandbox, exchange, 204);
 	struct node_figures *figures = &sandbox->node->figures;
+	struct change *change;
+	struct error err = { 0 };
+	bool memory = true;
 
+	if (json_read_bool(body, "memory", JSON_OPTIONAL, &memory, &err) < 0) {
+		http_reply_error(exchange, 400, "%s", err.message);
+		return;
+	}
+	change = change_new(sandbox, exchange, 204);
 	if (!change)
 		return;
 	change->succeeded = &figures->pauses;
 	change->failed = &figures->pause_failures;
-	sandbox_pause(sandbox, on_changed, change);
+	sandbox_pause(sandbox, memory, on_changed, change);
 }
 
 static void resume_sandbox(struct sandbox *sandbox, struct http_exchange *exchange, const json_t *body)
@@ -229,10 +240,16 @@ static void resume_sandbox(struct sandbox *sandbox, struct http_exchange *exchan
 	struct change *change;
 	struct error err = { 0 };
 	int64_t end_at_ms = 0;
+	bool boot = true;
 
 	if (json_read_integer(body, "end_at_ms", JSON_REQUIRED, 0, INT64_MAX, &end_at_ms, &err) < 0 ||
+	    json_read_bool(body, "boot", JSON_OPTIONAL, &boot, &err) < 0 ||
 	    json_read_bool(body, "auto_pause", JSON_OPTIONAL, &sandbox->auto_pause, &err) < 0) {
 		http_reply_error(exchange, 400, "%s", err.message);
+		return;
+	}
+	if (!boot && sandbox->paused && sandbox->stack.fresh) {
+		http_reply_error(exchange, 412, "the sandbox has no memory: it would be booted");
 		return;
 	}
 	change = change_new(sandbox, exchange, 201);
@@ -535,7 +552,7 @@ static void route_sandbox(struct node *node, struct http_exchange *exchange, con
 	else if (strcmp(method, "PUT") == 0 && strcmp(rest, "/deadline") == 0)
 		put_deadline(sandbox, exchange, body);
 	else if (strcmp(method, "POST") == 0 && strcmp(rest, "/pause") == 0)
-		pause_sandbox(sandbox, exchange);
+		pause_sandbox(sandbox, exchange, body);
 	else if (strcmp(method, "POST") == 0 && strcmp(rest, "/resume") == 0)
 		resume_sandbox(sandbox, exchange, body);
 	else if (strcmp(method, "POST") == 0 && strcmp(rest, "/snapshot") == 0)

@@ -135,12 +135,12 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 {
 	struct sandbox *sandbox = context;
 
+	if (sandbox->on_created && (!sandbox->paused || sandbox->resuming))
+		monitor_log_tail(monitor);
 	if (sandbox->paused) {
 		sandbox_rest(sandbox);
 		return;
 	}
-	if (sandbox->on_created)
-		monitor_log_tail(monitor);
 	log_info("sandbox %s has ended", sandbox->id);
 	if (sandbox->spare) {
 		note_spare(sandbox, false);
@@ -156,6 +156,8 @@ void sandbox_kill(struct sandbox *sandbox, node_done_fn *done, void *context)
 	/* From now on nobody finds it. */
 	sandbox->running = false;
 	sandbox->paused = false;
+	sandbox->resuming = false;
+	sandbox->starts++;
 	if (killer) {
 		*killer = (struct killer){ .done = done, .context = context };
 		list_append(&sandbox->killers, &killer->link);
@@ -184,6 +186,16 @@ static void on_auto_paused(void *context, const struct error *err)
 		sandbox_kill(sandbox, ignore_done, NULL);
 }
 
+/* That takes an agent that answers and a kernel to boot: without them all of it is kept rather than nothing.
+ */
+static void on_auto_paused_disk(void *context, const struct error *err)
+{
+	struct sandbox *sandbox = context;
+
+	if (err && err->code != 404 && err->code != 409)
+		sandbox_pause(sandbox, true, on_auto_paused, sandbox);
+}
+
 static void on_deadline(uv_timer_t *timer)
 {
 	struct sandbox *sandbox = timer->data;
@@ -195,7 +207,8 @@ static void on_deadline(uv_timer_t *timer)
 	}
 	log_info("sandbox %s: its time is over", sandbox->id);
 	if (sandbox->auto_pause)
-		sandbox_pause(sandbox, on_auto_paused, sandbox);
+		sandbox_pause(sandbox, sandbox->auto_pause_memory,
+		              sandbox->auto_pause_memory ? on_auto_paused : on_auto_paused_disk, sandbox);
 	else
 		sandbox_kill(sandbox, ignore_done, NULL);
 }
@@ -348,8 +361,7 @@ static void on_agent_ready(void *context, const struct error *err)
 	sandbox_report(sandbox, NULL);
 }
 
-/* Tell the agent who it is: the last step. */
-static void introduce(struct sandbox *sandbox)
+void sandbox_introduce(struct sandbox *sandbox, node_done_fn *done, void *context)
 {
 	struct template *template = template_find(sandbox->node, sandbox->build_id);
 	struct agent_identity identity = { .sandbox_id = sandbox->id,
@@ -363,7 +375,7 @@ static void introduce(struct sandbox *sandbox)
 
 	sandbox_vsock_path(sandbox, vsock);
 	sandbox->pending++;
-	agent_init(sandbox->node, vsock, &identity, on_agent_ready, sandbox);
+	agent_init(sandbox->node, vsock, &identity, done, context);
 }
 
 /* The machine runs: it was loaded, or resumed. */
@@ -381,7 +393,7 @@ void sandbox_on_machine_runs(int status, const char *data, size_t size, const st
 		sandbox_fail_start(sandbox, &failure);
 		return;
 	}
-	introduce(sandbox);
+	sandbox_introduce(sandbox, on_agent_ready, sandbox);
 }
 
 /* What this machine may see from now on: its template, and its own disk. */
@@ -407,7 +419,9 @@ static int take_directory(struct sandbox *sandbox, struct error *err)
 	if ((mkdir(disk, 0700) < 0 && errno != EEXIST) ||
 	    chown(disk, sandbox->monitor->uid, sandbox->node->gid) < 0)
 		return error_errno(err, errno, "make %s", disk);
-	ret = stack_own_top(disk, &sandbox->stack, sandbox->monitor->uid, sandbox->node->gid, err);
+	ret = stack_drop_top(disk, &sandbox->stack, err);
+	if (ret == 0)
+		ret = stack_own_top(disk, &sandbox->stack, sandbox->monitor->uid, sandbox->node->gid, err);
 	if (ret < 0)
 		return ret;
 	if (rename(sandbox->monitor->directory, sandbox->directory) < 0)
@@ -427,6 +441,10 @@ static void load(struct sandbox *sandbox)
 	if (err.code || take_directory(sandbox, &err) < 0 || show_files(sandbox, template, &err) < 0) {
 		err.code = 500;
 		sandbox_fail_start(sandbox, &err);
+		return;
+	}
+	if (sandbox->stack.fresh) {
+		sandbox_start_reboot(sandbox, template);
 		return;
 	}
 	sandbox->pending++;
@@ -452,15 +470,17 @@ static int get_monitor(struct sandbox *sandbox, struct error *err)
 {
 	char directory[NODE_PATH_MAX];
 
-	sandbox->monitor = pool_take(sandbox->node->pool, sandbox->vcpu_count);
+	/* A shell is made to be loaded into, not for a boot. */
+	if (!sandbox->stack.fresh)
+		sandbox->monitor = pool_take(sandbox->node->pool, sandbox->vcpu_count);
 	if (sandbox->monitor)
 		return 0;
 	sandbox->monitor = calloc(1, sizeof(*sandbox->monitor));
 	if (!sandbox->monitor)
 		return error_errno(err, ENOMEM, "start a monitor");
 	(void)snprintf(directory, sizeof(directory), "%.160s/shells/%s", sandbox->node->run, sandbox->id);
-	return monitor_start(sandbox->monitor, sandbox->node, directory, sandbox->id, sandbox->vcpu_count,
-	                     err);
+	return monitor_start(sandbox->monitor, sandbox->node, directory, sandbox->id,
+	                     sandbox->stack.fresh ? 0 : sandbox->vcpu_count, err);
 }
 
 static void copy_text(char *to, size_t size, const char *text)
@@ -504,6 +524,7 @@ static void fill(struct sandbox *sandbox, const struct sandbox_request *request,
 	sandbox->started_at_ms = time_wall_ms();
 	sandbox->end_at_ms = request->end_at_ms;
 	sandbox->auto_pause = request->auto_pause;
+	sandbox->auto_pause_memory = request->auto_pause_memory;
 	sandbox->vcpu_count = template->vcpu_count;
 	sandbox->memory_mib = template->memory_mib;
 	sandbox->disk_mib = template->disk_mib;
@@ -517,6 +538,8 @@ static void set_directory(struct sandbox *sandbox)
 
 int sandbox_start_restore(struct sandbox *sandbox, struct error *err)
 {
+	sandbox->starts++;
+	sandbox->started_us = time_monotonic_us();
 	if (get_monitor(sandbox, err) < 0) {
 		log_error("start %s: %s", sandbox->id, err->message);
 		err->code = 503;
@@ -594,7 +617,7 @@ static void assign(struct sandbox *sandbox, const struct sandbox_request *reques
 
 static void make_spare(struct node *node, const struct template *template)
 {
-	const struct sandbox_request request = { .template_id = template->name };
+	const struct sandbox_request request = { .template_id = template->name, .auto_pause_memory = true };
 	struct sandbox *sandbox = sandbox_new(node);
 	struct error err = { 0 };
 
@@ -714,15 +737,16 @@ json_t *sandbox_json(const struct sandbox *sandbox)
 
 	if (!sandbox->paused)
 		sandbox_vsock_path(sandbox, vsock);
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:I,s:I,s:i,s:i,s:i,s:O,s:s,s:i}", "sandbox_id",
-	                 sandbox->id, "template", sandbox->template_name, "build_id", sandbox->build_id,
-	                 "template_id", sandbox->template_id, "team_id", sandbox->team_id, "alias",
-	                 sandbox->alias, "state", sandbox->paused ? "paused" : "running", "auto_pause",
-	                 sandbox->auto_pause, "started_at_ms", (json_int_t)sandbox->started_at_ms,
-	                 "end_at_ms", (json_int_t)sandbox->end_at_ms, "vcpu_count", (int)sandbox->vcpu_count,
-	                 "memory_mib", (int)sandbox->memory_mib, "disk_mib", (int)sandbox->disk_mib,
-	                 "metadata", sandbox->metadata, "vsock_path", vsock, "pid",
-	                 sandbox->monitor ? (int)sandbox->monitor->pid : 0);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:I,s:I,s:i,s:i,s:i,s:O,s:s,s:i}",
+	                 "sandbox_id", sandbox->id, "template", sandbox->template_name, "build_id",
+	                 sandbox->build_id, "template_id", sandbox->template_id, "team_id", sandbox->team_id,
+	                 "alias", sandbox->alias, "state", sandbox->paused ? "paused" : "running",
+	                 "auto_pause", sandbox->auto_pause, "auto_pause_memory", sandbox->auto_pause_memory,
+	                 "memory", !sandbox->paused || !sandbox->stack.fresh, "started_at_ms",
+	                 (json_int_t)sandbox->started_at_ms, "end_at_ms", (json_int_t)sandbox->end_at_ms,
+	                 "vcpu_count", (int)sandbox->vcpu_count, "memory_mib", (int)sandbox->memory_mib,
+	                 "disk_mib", (int)sandbox->disk_mib, "metadata", sandbox->metadata, "vsock_path",
+	                 vsock, "pid", sandbox->monitor ? (int)sandbox->monitor->pid : 0);
 }
 
 /* --- adoption --- */
@@ -794,6 +818,7 @@ static void adopt_paused(struct node *node, const char *name)
 	(void)file_remove_tree(sandbox->directory, NULL);
 	sandbox_disk_directory(sandbox, disk);
 	stack_clean(disk, &sandbox->stack);
+	(void)stack_drop_top(disk, &sandbox->stack, &err);
 	sandbox->paused = true;
 	log_info("sandbox %s is paused", sandbox->id);
 }

@@ -26,10 +26,13 @@ struct sandbox {
 	node_done_fn *on_rest; /* a resume that came while it was on its way to its pause */
 	void *rest_context;
 	int64_t rest_end_at_ms;
-	bool auto_pause;    /* at its end, instead of a kill */
-	struct stack stack; /* its own part of memory and disk */
-	bool spare;         /* nobody's yet: restored in advance, and ... */
-	bool warm;          /* ... paused, having touched what it needs to start */
+	bool auto_pause;        /* at its end, instead of a kill */
+	bool auto_pause_memory; /* that keeps the memory too */
+	unsigned starts;        /* of its machine: answers to an earlier one count no more */
+	int64_t started_us;     /* monotonic: when the last of them was asked for */
+	struct stack stack;     /* its own part of memory and disk */
+	bool spare;             /* nobody's yet: restored in advance, and ... */
+	bool warm;              /* ... paused, having touched what it needs to start */
 	char id[64];
 	char build_id[40];
 	char template_name[128];
@@ -69,6 +72,7 @@ struct sandbox_request {
 	json_t *env_vars;
 	int64_t end_at_ms;
 	bool auto_pause;
+	bool auto_pause_memory;
 };
 
 /*
@@ -86,11 +90,12 @@ struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *
 void sandboxes_warm_up(struct node *node);
 
 /*
- * Stop it and keep all of it in files; let it go on, until `end_at_ms`; keep what it is now as the template
- * `build_id` (a UUID) called `name`, while it goes on. `done` as for sandbox_create (409: it is not in the
- * state for it).
+ * Stop it and keep all of it in files, or without `memory` its disk alone, from which it is booted later; let
+ * it go on, until `end_at_ms`; keep what it is now as the template `build_id` (a UUID) called `name`, while
+ * it goes on. `done` as for sandbox_create (409: it is not in the state for it; 501: its template is too old
+ * to be booted).
  */
-void sandbox_pause(struct sandbox *sandbox, node_done_fn *done, void *context);
+void sandbox_pause(struct sandbox *sandbox, bool memory, node_done_fn *done, void *context);
 void sandbox_resume(struct sandbox *sandbox, int64_t end_at_ms, node_done_fn *done, void *context);
 void sandbox_snapshot(struct sandbox *sandbox, const char *build_id, bool ephemeral, node_done_fn *done,
                       void *context);

@@ -1,5 +1,5 @@
-/* What the files of the sandbox share: sandbox.c (create to kill), pause.c (pause, resume, snapshot). Private
- * to them. */
+/* What the files of the sandbox share: sandbox.c (create to kill), pause.c (pause, resume, snapshot),
+ * reboot.c (resume of a disk alone). Private to them. */
 #pragma once
 
 #include "node/sandbox.h"
@@ -18,6 +18,12 @@ int sandbox_start_restore(struct sandbox *sandbox, struct error *err);
 
 /* It could not be started: it ends, or goes back to its pause. */
 void sandbox_fail_start(struct sandbox *sandbox, const struct error *err);
+
+/* Tell the agent who it is: the last step of every start. */
+void sandbox_introduce(struct sandbox *sandbox, node_done_fn *done, void *context);
+
+/* Boot its machine from its disk. Its monitor listens, and sees its files. The end of its resume. */
+void sandbox_start_reboot(struct sandbox *sandbox, const struct template *template);
 
 /* Answers of its machine: it runs, and the agent can be told; it was loaded from its pause; it goes on after
  * all. */

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "node/boot.h"
 #include "node/node.h"
 #include "node/places.h"
 
@@ -64,7 +65,7 @@ static bool next_is_full(const struct stack_template *template, const struct sta
 {
 	unsigned layers = stack->full ? stack->pauses - stack->full : template->memory_layers + stack->pauses;
 
-	return layers >= STACK_PAUSES_MAX;
+	return stack->fresh || layers >= STACK_PAUSES_MAX;
 }
 
 json_t *stack_pause_request(const struct stack_template *template, const struct stack *stack)
@@ -81,7 +82,27 @@ struct stack stack_paused(const struct stack_template *template, const struct st
 	next.pauses++;
 	if (next_is_full(template, stack))
 		next.full = next.pauses;
+	next.fresh = false;
 	return next;
+}
+
+struct stack stack_paused_disk(const struct stack_template *template, const struct stack *stack)
+{
+	struct stack next = *stack;
+
+	next.fresh = true;
+	/* disk.layer is one too. */
+	next.void_top = 1 + template->disk_layers + stack->frozen < STACK_REBOOT_LAYERS_MAX;
+	next.frozen += next.void_top;
+	return next;
+}
+
+json_t *stack_drive_request(const struct stack_template *template, const struct stack *stack)
+{
+	return json_pack("{s:s,s:s,s:b,s:s,s:o,s:o}", "drive_id", "rootfs", "path_on_host",
+	                 TEMPLATE_INSIDE "/rootfs.ext4", "is_root_device", 1, "cache_type", "Writeback",
+	                 "layers", disk_layers(template, stack->frozen), "overlay_path",
+	                 json_sprintf(DISK_INSIDE "/disk.%u", stack->frozen));
 }
 
 json_t *stack_freeze_request(const struct stack_template *template, const struct stack *stack)
@@ -120,6 +141,15 @@ static int link_numbered(const char *from, const char *name, unsigned number, co
 	(void)snprintf(source, sizeof(source), "%s.%u", name, number);
 	(void)snprintf(target, sizeof(target), "%s.%u", as, as_number);
 	return link_file(from, source, to, target, err);
+}
+
+/* What not every template has. */
+static int link_if_there(const char *from, const char *name, const char *to, struct error *err)
+{
+	char source[PATH_SIZE];
+
+	(void)snprintf(source, sizeof(source), "%s/%s", from, name);
+	return access(source, F_OK) < 0 && errno == ENOENT ? 0 : link_file(from, name, to, name, err);
 }
 
 static int link_memory(const char *template_directory, const struct stack_template *template,
@@ -161,6 +191,10 @@ int stack_link(const char *template_directory, const struct stack_template *temp
 		ret = link_file(template_directory, "rootfs.ext4", target, "rootfs.ext4", err);
 	if (ret == 0)
 		ret = link_file(template_directory, "disk.layer", target, "disk.layer", err);
+	if (ret == 0)
+		ret = link_if_there(template_directory, BOOT_KERNEL, target, err);
+	if (ret == 0)
+		ret = link_if_there(template_directory, BOOT_INITRD, target, err);
 	for (unsigned i = 1; ret == 0 && i <= template->disk_layers; i++)
 		ret = link_numbered(template_directory, "disk.layer", i, target, "disk.layer", ++disks, err);
 	for (unsigned i = 0; ret == 0 && i < stack->frozen; i++)
@@ -193,7 +227,7 @@ int stack_seal(const char *directory, const struct stack *stack, uid_t owner, st
 	char name[32];
 	int ret = 0;
 
-	if (stack->pauses) {
+	if (stack->pauses && !stack->fresh) {
 		(void)snprintf(name, sizeof(name), "state.%u", stack->pauses);
 		ret = give(directory, name, owner, 0, 0, 0644, err);
 		(void)snprintf(name, sizeof(name), "memory.%u", stack->pauses - 1);
@@ -234,8 +268,22 @@ void stack_clean(const char *directory, const struct stack *stack)
 		(void)snprintf(path, sizeof(path), "%s/state.%u", directory, stack->pauses - 1);
 		(void)unlink(path);
 	}
-	for (unsigned i = 0; i + 1 < stack->full; i++) {
+	if (stack->fresh) {
+		(void)snprintf(path, sizeof(path), "%s/state.%u", directory, stack->pauses);
+		(void)unlink(path);
+	}
+	for (unsigned i = 0; stack->fresh ? i < stack->pauses : i + 1 < stack->full; i++) {
 		(void)snprintf(path, sizeof(path), "%s/memory.%u", directory, i);
 		(void)unlink(path);
 	}
+}
+
+int stack_drop_top(const char *directory, const struct stack *stack, struct error *err)
+{
+	char path[PATH_SIZE];
+
+	(void)snprintf(path, sizeof(path), "%s/disk.%u", directory, stack->frozen);
+	if (stack->void_top && unlink(path) < 0 && errno != ENOENT)
+		return error_errno(err, errno, "remove %s", path);
+	return 0;
 }

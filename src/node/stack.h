@@ -5,6 +5,9 @@
  * In a template's directory: rootfs.ext4, memory, state; over these disk.layer, disk.layer.1, ... and
  * memory.1, ... In a sandbox's: disk.0, disk.1, ..., of which the last is written to while it runs, and
  * memory.0, ..., one for each pause, with the state of the last one, state.N.
+ *
+ * A pause may keep the disk alone. Then the machine is booted anew, from a kernel that the template has
+ * beside these files (boot.h); its memory stands on no file until a pause has written all of it.
  */
 #pragma once
 
@@ -15,12 +18,16 @@
 
 #define STACK_PAUSES_MAX                                                                                     \
 	24 /* beyond them a pause writes all of the memory: layers are limited, and cost a look each */
+#define STACK_REBOOT_LAYERS_MAX                                                                              \
+	8 /* of a disk: beyond them a pause of the disk alone adds none, which leaves some to snapshots */
 
 /* Of a sandbox. */
 struct stack {
 	unsigned pauses; /* memory.0 to memory.(pauses - 1) have been written */
 	unsigned full;   /* the last of them that is a whole memory, plus 1; 0: the template's is below */
 	unsigned frozen; /* disk.0 to disk.(frozen - 1) are not written to any more; disk.frozen is */
+	bool fresh;      /* it was booted since, or is to be: no file has anything of its memory */
+	bool void_top;   /* of a pause: disk.frozen holds nothing that counts, whatever is in it */
 };
 
 /* Of a template, beside its first files. */
@@ -45,6 +52,16 @@ json_t *stack_freeze_request(const struct stack_template *template, const struct
 struct stack stack_frozen(const struct stack *stack);
 
 /*
+ * A pause that keeps the disk alone: what it makes of the stack. A void top takes stack_freeze_request. With
+ * too many layers there is none: the boot writes to the top there is, and one that fails is, for the disk,
+ * one of a machine that lost its power.
+ */
+struct stack stack_paused_disk(const struct stack_template *template, const struct stack *stack);
+
+/* The body of PUT /drives/rootfs of a machine that is booted. */
+json_t *stack_drive_request(const struct stack_template *template, const struct stack *stack);
+
+/*
  * Make the files of a template in `target` (a directory that is there) from those of `template` and a
  * sandbox's, whose memory was saved as its next pause's and whose disk was frozen: by links, nothing is
  * copied. 0 or -errno with `err`.
@@ -60,5 +77,10 @@ int stack_link(const char *template_directory, const struct stack_template *temp
 int stack_seal(const char *directory, const struct stack *stack, uid_t owner, struct error *err);
 int stack_own_top(const char *directory, const struct stack *stack, uid_t uid, gid_t gid, struct error *err);
 
-/* Remove what a pause or a snapshot left half made: files beyond the stack. */
+/* Remove what a pause or a snapshot left half made: files beyond the stack, and memory that counts no more.
+ */
 void stack_clean(const char *directory, const struct stack *stack);
+
+/* Remove the top of a pause's disk if it counts for nothing: before a boot, and after one that failed. 0 or
+ * -errno with `err`. */
+int stack_drop_top(const char *directory, const struct stack *stack, struct error *err);

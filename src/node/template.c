@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "node/boot.h"
+
 #define WORKING_SET_MAX (4 << 20) /* bytes */
 
 static int copy_string(const json_t *json, const char *key, enum json_need need, char *to, size_t size,
@@ -46,6 +48,12 @@ static int parse(struct template *template, const json_t *json, struct error *er
 	if (ret == 0)
 		ret = copy_string(json, "warm_cmd", JSON_OPTIONAL, template->warm_cmd,
 		                  sizeof(template->warm_cmd), err);
+	if (ret == 0)
+		ret = copy_string(json, "boot_args", JSON_OPTIONAL, template->boot_args,
+		                  sizeof(template->boot_args), err);
+	if (ret == 0)
+		ret = copy_string(json, "start_cmd", JSON_OPTIONAL, template->start_cmd,
+		                  sizeof(template->start_cmd), err);
 	if (ret == 0)
 		ret = json_read_integer(json, "vcpu_count", JSON_REQUIRED, 1, 16, &vcpus, err);
 	if (ret == 0)
@@ -122,6 +130,10 @@ struct template *template_add(struct node *node, const char *build_id, struct er
 	}
 	(void)snprintf(path, sizeof(path), "%s/working-set", template->directory);
 	template->has_working_set = access(path, R_OK) == 0;
+	(void)snprintf(path, sizeof(path), "%s/" BOOT_KERNEL, template->directory);
+	template->bootable = access(path, R_OK) == 0;
+	(void)snprintf(path, sizeof(path), "%s/" BOOT_INITRD, template->directory);
+	template->initrd = access(path, R_OK) == 0;
 	list_append(&node->templates, &template->link);
 	return template;
 }

@@ -16,8 +16,12 @@ struct template
 	int64_t created_at_ms;
 	char default_user[64];
 	char default_workdir[256];
-	char warm_cmd[512]; /* what a spare sandbox rehearses, or "": must leave no trace */
+	char warm_cmd[512];   /* what a spare sandbox rehearses, or "": must leave no trace */
+	char boot_args[512];  /* boot.h */
+	char start_cmd[4096]; /* what runs in it since it was built: a boot starts it again */
 	json_t *env_vars;
+	bool bootable;  /* it has its kernel: those of older builds have none */
+	bool initrd;    /* that needs one */
 	bool ephemeral; /* goes with the last sandbox that began from it */
 	bool snapshot;  /* of a sandbox: nobody waits for the next one of it, so none is made in advance */
 	struct stack_template stack;

@@ -72,6 +72,98 @@ export async function pauses() {
     assert.equal(await shell(again, 'echo awake'), 'awake')
     await again.kill(opts)
   })
+  await reboots()
+}
+
+const bootId = (sandbox) => shell(sandbox, 'cat /proc/sys/kernel/random/boot_id')
+const layers = (id) => onServiceHost('sh', '-c', `ls /var/lib/atoll/sandboxes/${id}`)
+
+/** Pauses that keep the disk alone: the guest boots from it. */
+async function reboots() {
+  let boot
+  const sandbox = await check('pause of the disk: files stay, a new boot', async () => {
+    const made = await Sandbox.create('base', { ...opts, timeoutMs: 3_600_000, envs: { KEPT: 'said at the create' } })
+    await made.files.write('/home/user/first', 'before', opts)
+    await made.commands.run('sleep 12345', { ...opts, background: true, timeoutMs: 0 })
+    boot = await bootId(made)
+    assert.equal(await made.pause({ keepMemory: false, ...opts }), true)
+    assert.equal(await state(made.sandboxId), 'paused')
+    assert.doesNotMatch(await layers(made.sandboxId), /memory|state/)
+    assert.equal(await made.pause({ keepMemory: false, ...opts }), false)
+    await connect(made.sandboxId)
+    assert.equal(await state(made.sandboxId), 'running')
+    assert.notEqual(await bootId(made), boot)
+    assert.equal(await made.files.read('/home/user/first', opts), 'before')
+    assert.equal(await shell(made, 'pgrep -f "sleep 1234[5]" | wc -l'), '0')
+    assert.equal(await shell(made, 'echo "$KEPT $(whoami) $PWD"'), 'said at the create user /home/user')
+    return made
+  })
+  if (!sandbox) return
+  const id = sandbox.sandboxId
+  await check('pause of the disk: then one with memory, twice', async () => {
+    await sandbox.commands.run(COUNT, { ...opts, background: true, timeoutMs: 0 })
+    await until('it counts', async () => (await counted(sandbox)) > 3)
+    let count = await counted(sandbox)
+    boot = await bootId(sandbox)
+    for (const round of [1, 2]) {
+      await sandbox.files.write(`/home/user/round${round}`, String(round), opts)
+      assert.equal(await sandbox.pause(opts), true)
+      await connect(id)
+      count = await goesOn(sandbox, count)
+      assert.equal(await bootId(sandbox), boot)
+      assert.equal(await sandbox.files.read(`/home/user/round${round}`, opts), String(round))
+    }
+    await forks(sandbox, count)
+  })
+  await check('pause of the disk: again, and the node crashes while it is paused', async () => {
+    await sandbox.files.write('/home/user/second', 'after', opts)
+    assert.equal(await sandbox.pause({ keepMemory: false, ...opts }), true)
+    await onServiceHost('pkill', '-9', '-x', 'atoll-node')
+    await until('the node answers', async () => (await state(id)) === 'paused')
+    await until('it can be connected to', async () => Boolean(await connect(id)))
+    assert.notEqual(await bootId(sandbox), boot)
+    for (const name of ['first', 'round1', 'round2', 'second']) assert.ok(await sandbox.files.exists(`/home/user/${name}`, opts), name)
+  })
+  await check('pause of the disk: a crash of the node during the boot leaves it paused', async () => {
+    boot = await bootId(sandbox)
+    assert.equal(await sandbox.pause({ keepMemory: false, ...opts }), true)
+    const connecting = connect(id).catch(() => undefined)
+    await until('it boots', async () => (await onServiceHost('sh', '-c', `ls -d /run/atoll/sandboxes/${id} 2>/dev/null | wc -l`)).trim() === '1')
+    await onServiceHost('pkill', '-9', '-x', 'atoll-node')
+    await connecting
+    await until('it can be connected to', async () => Boolean(await connect(id)))
+    assert.notEqual(await bootId(sandbox), boot)
+    assert.equal(await sandbox.files.read('/home/user/second', opts), 'after')
+    // Before a snapshot of it, which has no memory below its own.
+    const snapshot = await sandbox.createSnapshot(opts)
+    const copy = await Sandbox.create(snapshot.snapshotId, { ...opts, timeoutMs: 3_600_000 })
+    assert.equal(await bootId(copy), await bootId(sandbox))
+    boot = await bootId(copy)
+    assert.equal(await copy.pause({ keepMemory: false, ...opts }), true)
+    await connect(copy.sandboxId)
+    assert.notEqual(await bootId(copy), boot)
+    assert.equal(await copy.files.read('/home/user/second', opts), 'after')
+    await copy.kill(opts)
+    await sandbox.kill(opts)
+  })
+  await check('pause of the disk at the end', async () => {
+    const lifecycle = { onTimeout: { action: 'pause', keepMemory: false } }
+    const made = await Sandbox.create('base', { ...opts, timeoutMs: 20_000, lifecycle })
+    await made.files.write('/home/user/first', 'before', opts)
+    boot = await bootId(made)
+    await until('it is paused', async () => !/memory|state/.test(await layers(made.sandboxId)) && (await state(made.sandboxId)) === 'paused')
+    await connect(made.sandboxId)
+    assert.notEqual(await bootId(made), boot)
+    assert.equal(await made.files.read('/home/user/first', opts), 'before')
+    await made.kill(opts)
+  })
+  await check('pause of the disk: what the template runs is started again', async () => {
+    const made = await Sandbox.create({ ...opts, timeoutMs: 3_600_000 })
+    assert.equal(await made.pause({ keepMemory: false, ...opts }), true)
+    await connect(made.sandboxId)
+    await until('code runs', async () => (await made.runCode('1 + 1', { ...opts, timeoutMs: SLOW })).text === '2')
+    await made.kill(opts)
+  })
 }
 
 async function forks(sandbox, count) {

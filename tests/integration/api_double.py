@@ -196,6 +196,7 @@ class Node:
             "started_at_ms": int((time.time() - self.age) * 1000), "end_at_ms": body["end_at_ms"], "vcpu_count": 2,
             "memory_mib": 512, "disk_mib": 1024, "metadata": body["metadata"], "vsock_path": path, "pid": 1,
             "state": "running", "auto_pause": body.get("auto_pause", False),
+            "auto_pause_memory": body.get("auto_pause_memory", True), "memory": True,
         }
         return 201, self.sandboxes[sandbox_id]
 
@@ -210,10 +211,13 @@ class Node:
         paused = sandbox["state"] == "paused"
         if paused != (what == "resume"):
             return 409, {"code": 409, "message": "the sandbox is not in the state for that"}
+        if what == "resume" and not body.get("boot", True) and not sandbox["memory"]:
+            return 412, {"code": 412, "message": "the sandbox has no memory: it would be booted"}
         if what == "snapshot":
             self.templates.append({**template(body["build_id"]), "build_id": body["build_id"], "snapshot": True})
             return 204, None
         sandbox["state"] = "running" if paused else "paused"
+        sandbox["memory"] = paused or body.get("memory", True)
         if what == "pause":
             return 204, None
         sandbox["end_at_ms"] = body["end_at_ms"]

@@ -177,7 +177,7 @@ static void route(struct api *api, struct http_exchange *exchange, const char *i
 		http_reply_json(exchange, 404,
 		                json_pack("{s:s,s:s,s:i}", "message", "not found", "path",
 		                          http_request_path(exchange), "code", 404));
-	else if (asleep && record->auto_resume)
+	else if (asleep && record->auto_resume && !record->disk_only)
 		wake_and_pass(api, exchange, record, port);
 	else if (record && record_is_running(record))
 		pass_running(api, exchange, record, port);

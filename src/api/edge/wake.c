@@ -119,7 +119,7 @@ static void on_resumed(int status, const char *data, size_t size, const struct e
 		api_call_node(wake->api, "GET", target, NULL, on_looked, wake);
 		return;
 	}
-	if (status != 404 && status != 429)
+	if (status != 404 && status != 412 && status != 429)
 		log_error("sandbox %s could not be woken: %s (status %d)", wake->id,
 		          status ? "refused" : err->message, status);
 	finish(wake, status == 429 ? WAKE_FULL : WAKE_GONE);
@@ -133,7 +133,8 @@ static void ask(struct wake *wake)
 	int64_t seconds;
 	int ret;
 
-	if (!record) {
+	/* A boot is nothing that any traffic may cause. */
+	if (!record || (record->disk_only && !record->running)) {
 		finish(wake, WAKE_GONE);
 		return;
 	}
@@ -151,8 +152,8 @@ static void ask(struct wake *wake)
 	seconds = record->resume_timeout ? record->resume_timeout : FALLBACK_S;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/resume", wake->id);
 	api_call_node(wake->api, "POST", target,
-	              json_pack("{s:I,s:b}", "end_at_ms", (json_int_t)(time_wall_ms() + seconds * 1000),
-	                        "auto_pause", record->auto_pause),
+	              json_pack("{s:I,s:b,s:b}", "end_at_ms", (json_int_t)(time_wall_ms() + seconds * 1000),
+	                        "auto_pause", record->auto_pause, "boot", 0),
 	              on_resumed, wake);
 }
 

@@ -89,6 +89,7 @@ static struct record *copy_record(const struct record *model, int64_t timeout)
 	record->memory_mib = model->memory_mib;
 	record->disk_mib = model->disk_mib;
 	record->auto_pause = model->auto_pause;
+	record->auto_pause_disk = model->auto_pause_disk;
 	record->auto_resume = model->auto_resume;
 	record->resume_timeout = model->resume_timeout;
 	if (model->traffic_token[0])

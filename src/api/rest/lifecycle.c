@@ -26,12 +26,16 @@ static void on_paused(int status, const char *data, size_t size, const struct er
 	if (record)
 		record->pausing = false;
 	if (status != 204 || !record) {
+		if (record && !record->paused)
+			record->disk_only = false;
 		api_reconcile_soon(call->api);
 		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
 		return;
 	}
 	record->running = false;
 	record->paused = true;
+	/* What was noted at the request may have been told anew by the node before its answer. */
+	record->disk_only = !call->number;
 	note(call->api, record);
 	rest_reply_empty(call, 204);
 }
@@ -50,17 +54,15 @@ void lifecycle_pause(struct rest_call *call)
 	record = rest_find_any(call);
 	if (!record)
 		return;
-	if (!memory) {
-		rest_fail(call, 501, "a pause without memory is not supported yet");
-		return;
-	}
 	if (record_is_paused(record)) {
 		rest_fail(call, 409, "Sandbox \"%s\" is already paused", call->id);
 		return;
 	}
 	record->pausing = true;
+	record->disk_only = !memory;
+	call->number = memory;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/pause", call->id);
-	api_call_node(call->api, "POST", target, NULL, on_paused, call);
+	api_call_node(call->api, "POST", target, json_pack("{s:b}", "memory", memory), on_paused, call);
 }
 
 /* --- resume --- */

@@ -61,6 +61,7 @@ struct create_request {
 	int64_t timeout;
 	bool secure;
 	bool auto_pause;
+	bool auto_pause_memory;
 	bool auto_resume;
 	bool private;          /* traffic needs a token */
 	const char *mask_host; /* NULL: none */
@@ -101,11 +102,6 @@ static int refuse_unbuilt(const json_t *body, struct error *err)
 {
 	json_t *mcp = NULL;
 
-	if (json_is_false(json_object_get(body, "autoPauseMemory")) &&
-	    !json_is_true(json_object_get(body, "autoPause")))
-		return error_set(err, EINVAL, "autoPauseMemory needs autoPause");
-	if (json_is_false(json_object_get(body, "autoPauseMemory")))
-		return error_set(err, ENOTSUP, "autoPauseMemory: false is not supported yet");
 	if (json_array_size(json_object_get(body, "volumeMounts")))
 		return error_set(err, ENOTSUP, "volumes are not supported yet");
 	/* `mcp` is only taken: its gateway is a program of the template, which the SDK starts by itself. */
@@ -146,6 +142,15 @@ static int read_lifecycle(const json_t *body, struct create_request *request, st
 		ret = json_read_object(body, "autoResume", JSON_OPTIONAL, &resume, err);
 	if (ret == 0 && resume)
 		ret = json_read_bool(resume, "enabled", JSON_REQUIRED, &request->auto_resume, err);
+	request->auto_pause_memory = true;
+	if (ret == 0)
+		ret = json_read_bool(body, "autoPauseMemory", JSON_OPTIONAL, &request->auto_pause_memory,
+		                     err);
+	if (ret == 0 && !request->auto_pause_memory && !request->auto_pause)
+		ret = error_set(err, EINVAL, "autoPauseMemory needs autoPause");
+	/* A boot is nothing that any traffic should cause. */
+	if (ret == 0 && !request->auto_pause_memory && request->auto_resume)
+		ret = error_set(err, EINVAL, "autoPauseMemory: false cannot be combined with autoResume");
 	return ret;
 }
 
@@ -324,6 +329,7 @@ static struct record *new_record(const struct rest_call *call, const struct crea
 		return NULL;
 	record->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
 	record->auto_pause = request->auto_pause;
+	record->auto_pause_disk = !request->auto_pause_memory;
 	record->auto_resume = request->auto_resume;
 	if (request->auto_resume)
 		record->resume_timeout = request->timeout < RESUME_MIN ? RESUME_MIN : request->timeout;
@@ -336,10 +342,11 @@ static struct record *new_record(const struct rest_call *call, const struct crea
 
 json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars)
 {
-	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O,s:b}", "sandbox_id", record->id, "template",
-	                         template, "template_id", record->template_id, "team_id", record->team_id,
-	                         "alias", record->alias, "end_at_ms", (json_int_t)record->end_at_ms,
-	                         "metadata", record->metadata, "auto_pause", record->auto_pause);
+	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O,s:b,s:b}", "sandbox_id", record->id,
+	                         "template", template, "template_id", record->template_id, "team_id",
+	                         record->team_id, "alias", record->alias, "end_at_ms",
+	                         (json_int_t)record->end_at_ms, "metadata", record->metadata, "auto_pause",
+	                         record->auto_pause, "auto_pause_memory", !record->auto_pause_disk);
 
 	if (record->access_token[0])
 		(void)json_object_set_new(json, "access_token", json_string(record->access_token));
