@@ -8,6 +8,8 @@ import socket
 import time
 import urllib.parse
 
+from api_double import until
+
 UNKNOWN = "i" + "0" * 19
 
 
@@ -336,9 +338,10 @@ def request_ids(service, node):
         reply = service.ask("GET", "/v2/sandboxes", headers={"X-Request-Id": wrong})
         assert re.fullmatch("[0-9a-f]{32}", reply.headers["X-Request-Id"]), wrong
     assert service.ask("GET", "/nowhere", headers={"X-Request-Id": "lost"}).headers["X-Request-Id"] == "lost"
-    log = service.logged().decode()
-    assert re.search(r"request id=mine-1\.a_B method=POST route=/sandboxes status=201 ms=\d+ team=\S+\n", log), log
-    assert re.search(r"request id=lost method=GET route=none status=404 ms=\d+ team=-\n", log)
+    # A request is logged when it has ended, which its client may see first.
+    for line in (r"request id=mine-1\.a_B method=POST route=/sandboxes status=201 ms=\d+ team=\S+\n",
+                 r"request id=lost method=GET route=none status=404 ms=\d+ team=-\n"):
+        until("the line of a request", lambda wanted=line: re.search(wanted, service.logged().decode()))
 
 
 def figures(service, node):
@@ -365,15 +368,8 @@ def figures(service, node):
         assert scrape(service)["atoll_node_up"] == 0
     finally:
         node.start()
-    until_up(service)
+    until("the service answers", lambda: service.ask("GET", "/templates").status == 200)
     refused(service.ask("GET", "/metrics"), 404)
-
-
-def until_up(service):
-    end = time.monotonic() + 10
-    while service.ask("GET", "/templates").status != 200:
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 CHECKS = [request_ids, figures, metrics, logs, networks, volumes, volume_content, volume_guards, volume_streams]

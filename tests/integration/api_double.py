@@ -12,6 +12,13 @@ import urllib.parse
 import uuid
 
 
+def until(what, body, seconds=10):
+    end = time.monotonic() + seconds
+    while not body():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+
+
 class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
