@@ -363,8 +363,11 @@ void sandbox_on_loaded(int status, const char *data, size_t size, const struct e
 		return;
 	}
 	journal_drop_pause(sandbox);
+	/* From one to the other without a moment in which it is neither, and whoever asks is told that it is
+	 * gone. */
 	sandbox->paused = false;
 	sandbox->resuming = false;
+	sandbox->running = true;
 	sandbox->pending++;
 	monitor_set_state(sandbox->monitor, MONITOR_RESUMED, sandbox_on_machine_runs, sandbox);
 }
