@@ -15,11 +15,11 @@
 
 #include "base/base.h"
 
-#define VIRTIOFSD    "/usr/lib/qemu/virtiofsd"
-#define MEMORY_MIN   2048 /* MiB */
-#define MEMORY_MAX   8192
-#define STEADY_US    (20 * 1000000ll) /* what broke down earlier would do so again */
-#define RESTARTS_MAX 1000
+#define VIRTIOFSD       "/usr/lib/qemu/virtiofsd"
+#define MEMORY_MIN      2048 /* MiB */
+#define MEMORY_MAX      8192
+#define STEADY_US       (20 * 1000000ll) /* what broke down earlier would do so again */
+#define SHORT_LIVES_MAX 5                /* in a row: it comes up and breaks down again */
 
 /* Half of the machine's memory, within limits, in MiB. */
 static long lab_memory(void)
@@ -194,13 +194,12 @@ static void on_terminate(int number)
 	_exit(0);
 }
 
-/* Whether the last run ended because it was asked to. */
-static bool was_switched_off(const struct keeper_plan *plan)
+/* Whether the console of the last run has a line of second-stage. */
+static bool has_said(const struct keeper_plan *plan, const char *line)
 {
 	cleanup_buffer struct buffer console = { .limit = 16 << 20 };
 
-	return file_read(plan->console, &console, NULL) == 0 && console.data &&
-	       strstr(console.data, "lab: off");
+	return file_read(plan->console, &console, NULL) == 0 && console.data && strstr(console.data, line);
 }
 
 /* One life of the lab host, from start to end. */
@@ -238,12 +237,14 @@ _Noreturn void keeper_main(const struct keeper_plan *plan, int lock)
 		fprintf(stderr, "make a read-only view of /: %s\n", strerror(-ret));
 		_exit(1);
 	}
-	for (int restarts = 0; restarts <= RESTARTS_MAX; restarts++) {
+	for (int short_lives = 0; short_lives <= SHORT_LIVES_MAX;) {
 		int64_t started = time_monotonic_us();
 
 		run_once(plan, root, socket);
-		if (was_switched_off(plan) || time_monotonic_us() - started < STEADY_US)
+		/* It was asked to end, or is not able to begin. */
+		if (has_said(plan, "lab: off") || !has_said(plan, "lab: ready"))
 			break;
+		short_lives = time_monotonic_us() - started < STEADY_US ? short_lives + 1 : 0;
 		/* Its kernel or QEMU broke down under the service: bring both back. */
 		fprintf(stderr, "the lab host broke down; its console is kept in %s; starting it again\n",
 		        crash);

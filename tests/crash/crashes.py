@@ -157,7 +157,7 @@ class World:
 
 def kill_daemon_script(name, delay):
     """Nothing is started between the word and the blow: a process takes its time under emulation."""
-    return "pid=$(pgrep -x %s); echo ready; read -t %.3f line; kill -9 $pid" % (name, delay)
+    return "until pid=$(pgrep -x %s); do sleep 0.1; done; echo ready; read -t %.3f line; kill -9 $pid" % (name, delay)
 
 
 def lab_pid():

@@ -157,9 +157,11 @@ struct store *store_open(const char *path, struct error *err)
 		error_errno(err, ENOMEM, "open %s", path);
 		return NULL;
 	}
+	/* FULL: what was promised to a client stays also when the host dies, whose sandboxes the node keeps.
+	 */
 	if (sqlite3_open(path, &store->db) != SQLITE_OK ||
 	    sqlite3_exec(store->db,
-	                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON",
+	                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON",
 	                 NULL, NULL, NULL) != SQLITE_OK)
 		store_fail(store, err, path);
 	else
