@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/base.h"
 #include "fuzz.h"
+#include "fuzz_server.h"
 #include "net/http2.h"
 
 #define MODES       4
@@ -191,23 +191,6 @@ static void turn(uv_loop_t *loop, int client)
 	}
 	while (recv(client, answer, sizeof(answer), MSG_DONTWAIT) > 0)
 		;
-}
-
-/* A server on a socket that the kernel names, and a connection to it. */
-static int connect_to(struct http_server *server)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	socklen_t size = sizeof(address);
-	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (listener < 0 || client < 0 ||
-	    bind(listener, (struct sockaddr *)&address, sizeof(sa_family_t)) < 0 ||
-	    getsockname(listener, (struct sockaddr *)&address, &size) < 0 ||
-	    http_server_listen_fd(server, listener, 0, NULL) < 0 ||
-	    connect(client, (struct sockaddr *)&address, size) < 0)
-		abort();
-	return client;
 }
 
 /* Serve `data`, cut as `seed` says (0: whole). */

@@ -1,5 +1,4 @@
 /* What an entry is to clients, and the walks that look at many. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -143,11 +142,6 @@ static bool join(char path[TREE_PATH_MAX], const char *directory, const char *na
 	return size > 0 && size < TREE_PATH_MAX;
 }
 
-static bool is_dot(const char *name)
-{
-	return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
-}
-
 struct listing {
 	struct buffer *json;
 	bool begun;
@@ -170,21 +164,18 @@ static int list_entry_of(struct listing *listing, int fd, const char *path)
 /* Takes `fd`. */
 static int list_directory(struct listing *listing, int fd, const char *directory, unsigned depth)
 {
-	DIR *stream = fdopendir(fd);
+	DIR *stream = tree_read(fd);
 	struct dirent *entry;
 	int ret = 0;
 
-	if (!stream) {
-		ret = -errno;
-		close(fd);
-		return ret;
-	}
-	while (ret == 0 && (entry = readdir(stream))) {
+	if (!stream)
+		return -errno;
+	while (ret == 0 && (entry = tree_next(stream))) {
 		char path[TREE_PATH_MAX];
 		cleanup_close int child = -1;
 		struct stat st;
 
-		if (is_dot(entry->d_name) || !join(path, directory, entry->d_name))
+		if (!join(path, directory, entry->d_name))
 			continue;
 		child = openat(fd, entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 		if (child < 0 || fstat(child, &st) < 0)
@@ -230,20 +221,17 @@ uint64_t tree_cost_of(const struct stat *st)
 /* Takes `fd`. */
 static int measure_directory(int fd, uint64_t *total)
 {
-	DIR *stream = fdopendir(fd);
+	DIR *stream = tree_read(fd);
 	struct dirent *entry;
 	int ret = 0;
 
-	if (!stream) {
-		ret = -errno;
-		close(fd);
-		return ret;
-	}
-	while (ret == 0 && (entry = readdir(stream))) {
+	if (!stream)
+		return -errno;
+	while (ret == 0 && (entry = tree_next(stream))) {
 		struct stat st;
 		int below;
 
-		if (is_dot(entry->d_name) || fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		*total += tree_cost_of(&st);
 		if (!S_ISDIR(st.st_mode))

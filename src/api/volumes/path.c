@@ -71,6 +71,28 @@ int tree_open_parent(int root, const char *path, const char **ret_name, struct e
 	return fd < 0 ? tree_fail(err, -fd, parent) : fd;
 }
 
+DIR *tree_read(int fd)
+{
+	DIR *stream = fdopendir(fd);
+	int code = errno;
+
+	if (!stream) {
+		close(fd);
+		errno = code;
+	}
+	return stream;
+}
+
+struct dirent *tree_next(DIR *stream)
+{
+	struct dirent *entry;
+
+	do
+		entry = readdir(stream);
+	while (entry && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0));
+	return entry;
+}
+
 int tree_fail(struct error *err, int code, const char *path)
 {
 	if (code == ENOENT)

@@ -1,7 +1,6 @@
 /* Changes to a volume's files. Of those of one volume, one is made at a time. */
 #include "api/volumes/tree.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -89,18 +88,14 @@ static int remove_entry(int parent, const char *name, uint64_t *freed);
 /* Takes `fd`. */
 static int remove_below(int fd, uint64_t *freed)
 {
-	DIR *stream = fdopendir(fd);
+	DIR *stream = tree_read(fd);
 	struct dirent *entry;
 	int ret = 0;
 
-	if (!stream) {
-		ret = -errno;
-		close(fd);
-		return ret;
-	}
-	while (ret == 0 && (entry = readdir(stream)))
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			ret = remove_entry(fd, entry->d_name, freed);
+	if (!stream)
+		return -errno;
+	while (ret == 0 && (entry = tree_next(stream)))
+		ret = remove_entry(fd, entry->d_name, freed);
 	(void)closedir(stream);
 	return ret;
 }

@@ -2,6 +2,7 @@
  * them. */
 #pragma once
 
+#include <dirent.h>
 #include <sys/stat.h>
 
 #include "api/volumes/tree.h"
@@ -11,6 +12,12 @@ int tree_openat(int root, const char *path, int flags);
 
 /* The directory that `path` (not "") is in, and its name there. A descriptor or -errno with `err`. */
 int tree_open_parent(int root, const char *path, const char **ret_name, struct error *err);
+
+/* Read the directory that is open as `fd`, which is taken, also on failure. NULL with errno. */
+DIR *tree_read(int fd);
+
+/* Its next entry but "." and "..". NULL: there are no more. */
+struct dirent *tree_next(DIR *stream);
 
 /* Fill `err`, in the clients' words. -code. */
 int tree_fail(struct error *err, int code, const char *path);
