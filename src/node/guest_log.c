@@ -100,7 +100,9 @@ static json_t *make_entry(struct guest_log *log, const json_t *from, int64_t now
 	json_t *value;
 
 	if (seq <= log->seq || guest_log_level(level) < 0 || !json_is_string(message) ||
-	    json_string_length(message) > MESSAGE_MAX || json_object_size(fields) > FIELDS_MAX)
+	    json_string_length(message) > MESSAGE_MAX)
+		return NULL;
+	if (fields && (!json_is_object(fields) || json_object_size(fields) > FIELDS_MAX))
 		return NULL;
 	json_object_foreach (fields, key, value)
 		if (!json_is_string(value))

@@ -175,6 +175,26 @@ static size_t count_found(const struct guest_log_query *query, const char *first
 	return json_array_size(list);
 }
 
+/* What a guest says is no entry is left out; the rest of its answer is taken. */
+static void logs_that_are_none(void **state)
+{
+	static const char text[] =
+	        "{\"last\":6,\"entries\":[{\"seq\":1,\"level\":\"info\",\"message\":\"m\",\"fields\":\"x\"},"
+	        "{\"seq\":2,\"level\":\"info\",\"message\":\"m\",\"fields\":[\"x\"]},"
+	        "{\"seq\":3,\"level\":\"info\",\"message\":\"m\",\"fields\":{\"x\":1}},"
+	        "{\"seq\":4,\"level\":\"loud\",\"message\":\"m\"},{\"seq\":5,\"level\":\"info\",\"message\":"
+	        "5},"
+	        "{\"seq\":6,\"level\":\"info\",\"message\":\"good\"}]}";
+	cleanup_json json_t *answer = json_loads(text, 0, NULL);
+	struct guest_log_query query = { .limit = 10 };
+	struct guest_log log;
+
+	(void)state;
+	guest_log_open(&log, path);
+	assert_int_equal(guest_log_take(&log, answer, 5, NULL), 0);
+	assert_int_equal(count_found(&query, "good"), 1);
+}
+
 static void logs_arrive(void **state)
 {
 	struct records *records = records_new();
@@ -337,6 +357,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(usage_is_thinned_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(usage_outlives_the_daemon, setup, teardown),
 		cmocka_unit_test_setup_teardown(usage_of_hostile_guests, setup, teardown),
+		cmocka_unit_test_setup_teardown(logs_that_are_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(logs_arrive, setup, teardown),
 		cmocka_unit_test_setup_teardown(logs_in_parts, setup, teardown),
 		cmocka_unit_test_setup_teardown(records_are_bounded, setup, teardown),
