@@ -54,5 +54,8 @@ void api_reconcile(struct api *api);
 /* Something looks as if it were not as we believe: ask soon. May be called as often as one likes. */
 void api_reconcile_soon(struct api *api);
 
+/* Ask the node for the snapshots that a crash has left unsettled (store/snapshots.h). */
+void api_settle_snapshots(struct api *api);
+
 /* The node did not answer a request: what it did of it is in doubt until it tells what runs. */
 void api_node_lost(struct api *api);

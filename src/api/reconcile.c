@@ -81,8 +81,10 @@ static void on_answer(int status, const char *data, size_t size, const struct er
 	cleanup_json json_t *list = status == 200 ? json_loadb(data, size, 0, NULL) : NULL;
 
 	(void)err;
-	if (json_is_array(list))
+	if (json_is_array(list)) {
 		compare(api, list, question->asked_ms);
+		api_settle_snapshots(api);
+	}
 	free(question);
 	if (!api->reconcile_again)
 		api->in_doubt = !list;

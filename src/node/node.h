@@ -47,7 +47,8 @@ struct node {
 	uv_timer_t warming;  /* until the next one is */
 	unsigned observe_ms; /* between two looks at a sandbox's use and logs; 0: never */
 	uv_timer_t observing;
-	uv_timer_t sweeping; /* of what has been kept long enough */
+	uv_timer_t sweeping;  /* of what has been kept long enough */
+	uv_timer_t modelling; /* until models that nobody used are looked for */
 	unsigned next_slot;
 	gid_t gid; /* group atoll */
 };

@@ -8,6 +8,7 @@
 
 #include "node/agent.h"
 #include "node/journal.h"
+#include "node/model.h"
 #include "node/sandbox_internal.h"
 
 /* Something that is done to a running sandbox, step by step. */
@@ -419,7 +420,13 @@ static int make_template(struct saving *saving, const struct template *template,
 		ret = error_errno(err, errno, "put the snapshot in place");
 	if (ret < 0)
 		(void)file_remove_tree(half, NULL);
-	return ret < 0 || template_add(sandbox->node, saving->build_id, err) ? ret : -err->code;
+	if (ret < 0)
+		return ret;
+	if (!template_add(sandbox->node, saving->build_id, err))
+		return -err->code;
+	if (saving->ephemeral)
+		models_watch(sandbox->node);
+	return 0;
 }
 
 static void on_goes_on(int status, const char *data, size_t size, const struct error *err, void *context)

@@ -11,6 +11,7 @@
 #include "node/agent.h"
 #include "node/history.h"
 #include "node/journal.h"
+#include "node/model.h"
 #include "node/pool.h"
 #include "node/sandbox_internal.h"
 
@@ -73,19 +74,6 @@ void sandbox_report(struct sandbox *sandbox, const struct error *err)
 		done(sandbox->create_context, err);
 }
 
-/* The model of a fork is of use as long as there are copies of it: they begin from its files again. */
-static void drop_unused_template(struct node *node, const char *build_id)
-{
-	struct template *template = template_find(node, build_id);
-
-	if (!template || !template->ephemeral)
-		return;
-	list_for_each (link, &node->sandboxes)
-		if (strcmp(list_entry(link, struct sandbox, link)->build_id, build_id) == 0)
-			return;
-	template_remove(template);
-}
-
 /* The machine is gone: nothing of it stays. */
 static void bury(struct sandbox *sandbox)
 {
@@ -100,7 +88,7 @@ static void bury(struct sandbox *sandbox)
 	journal_drop_pause(sandbox);
 	(void)file_remove_tree(sandbox->directory, NULL);
 	(void)file_remove_tree(path, NULL);
-	drop_unused_template(sandbox->node, sandbox->build_id);
+	model_drop_unused(sandbox->node, sandbox->build_id);
 	sandbox_report(sandbox, &err);
 	if (sandbox->on_rest)
 		sandbox->on_rest(sandbox->rest_context, &err);
@@ -872,7 +860,6 @@ int sandboxes_adopt(struct node *node, struct error *err)
 		ret = for_each_entry(live, node, adopt, err);
 	if (ret == 0)
 		ret = for_each_entry(disks, node, drop_orphan_disk, err);
-	list_for_each_safe (link, &node->templates)
-		drop_unused_template(node, list_entry(link, struct template, link)->build_id);
+	models_drop_unused(node);
 	return ret;
 }

@@ -144,6 +144,8 @@ class Node:
         self.request_ids = []
         self.refuse = None  # what a create is answered instead
         self.pause_delay = self.resume_delay = 0  # seconds
+        self.snapshot_delay, self.snapshot_refuse = 0, None
+        self.template_delay, self.template_refuse = 0, None
         self.resume_refuse = None  # what a resume is answered instead
         self.asked = []  # method and path, with its query, of the last requests
         self.start()
@@ -221,6 +223,9 @@ class Node:
         if what == "resume" and not body.get("boot", True) and not sandbox["memory"]:
             return 412, {"code": 412, "message": "the sandbox has no memory: it would be booted"}
         if what == "snapshot":
+            time.sleep(self.snapshot_delay)
+            if self.snapshot_refuse:
+                return self.snapshot_refuse
             self.templates.append({**template(body["build_id"]), "build_id": body["build_id"], "snapshot": True})
             return 204, None
         sandbox["state"] = "running" if paused else "paused"
@@ -238,6 +243,9 @@ class Node:
             return 404, {"code": 404, "message": f"there is no template '{ref}'"}
         if method == "GET":
             return 200, builds[::-1]
+        time.sleep(self.template_delay)
+        if self.template_refuse:
+            return self.template_refuse
         needed = {key for item in builds for key in (item["name"], item["build_id"])}
         if any(sandbox["template"] in needed for sandbox in self.sandboxes.values()):
             return 409, {"code": 409, "message": f"template '{ref}' is needed by sandboxes"}

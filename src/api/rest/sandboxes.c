@@ -6,6 +6,7 @@
 
 #include "api/control.h"
 #include "api/rest/rest.h"
+#include "api/store/snapshots.h"
 #include "api/store/templates.h"
 
 #define TIMEOUT_V1  15 /* seconds, when the request names none */

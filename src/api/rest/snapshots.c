@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "api/rest/rest.h"
-#include "api/store/store.h"
+#include "api/store/snapshots.h"
 
 /* A name is qualified by the team; what has none goes by its id. */
 static json_t *snapshot_info(const struct snapshot *snapshot)
@@ -20,15 +20,19 @@ static json_t *snapshot_info(const struct snapshot *snapshot)
 
 /* --- create --- */
 
+/* A node that did not say so may have made it nevertheless: then api_settle_snapshots() has the last word. */
 static void on_created(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
 	struct snapshot *snapshot = call->own;
+	struct store *store = call->api->store;
 	struct error failure = { 0 };
 
 	if (status != 204) {
+		if (status && store_delete_snapshot(store, snapshot->build_id, &failure) < 0)
+			log_error("%s", failure.message);
 		rest_fail_node(call, status, data, size, err);
-	} else if (store_put_snapshot(call->api->store, snapshot, &failure) < 0) {
+	} else if (store_settle_snapshot(store, snapshot->build_id, true, &failure) < 0) {
 		rest_fail(call, 500, "%s", failure.message);
 	} else {
 		rest_reply(call, 201, snapshot_info(snapshot));
@@ -70,6 +74,11 @@ void snapshots_create(struct rest_call *call)
 	(void)snprintf(snapshot->team_id, sizeof(snapshot->team_id), "%s", call->team_id);
 	(void)snprintf(snapshot->sandbox_id, sizeof(snapshot->sandbox_id), "%s", call->id);
 	snapshot->created_at_ms = time_wall_ms();
+	if (store_put_snapshot(call->api->store, snapshot, &err) < 0) {
+		rest_fail(call, 500, "%s", err.message);
+		free(snapshot);
+		return;
+	}
 	call->own = snapshot;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/snapshot", call->id);
 	api_call_node(call->api, "POST", target, json_pack("{s:s}", "build_id", snapshot->build_id),

@@ -311,18 +311,25 @@ void templates_update(struct rest_call *call)
 
 /* --- delete --- */
 
+/* What we know of it goes, or of a snapshot that is still needed comes back. */
+static int forget(struct rest_call *call, const struct subject *subject, int status, struct error *err)
+{
+	struct store *store = call->api->store;
+
+	if (!subject->build_id[0])
+		return status == 204 ? store_forget_template(store, subject->name, err) : 0;
+	if (status == 204 || status == 404)
+		return store_delete_snapshot(store, subject->build_id, err);
+	return status ? store_settle_snapshot(store, subject->build_id, true, err) : 0;
+}
+
 static void on_deleted(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
 	struct subject *subject = call->own;
 	struct error failure = { 0 };
-	int ret = 0;
 
-	if (status == 204 || (status == 404 && subject->build_id[0]))
-		ret = subject->build_id[0]
-		              ? store_delete_snapshot(call->api->store, subject->build_id, &failure)
-		              : store_forget_template(call->api->store, subject->name, &failure);
-	if (ret < 0)
+	if (forget(call, subject, status, &failure) < 0)
 		rest_fail(call, 500, "%s", failure.message);
 	else if (status == 204)
 		rest_reply_empty(call, 204);
@@ -357,6 +364,7 @@ static const char *users_of(struct rest_call *call, const struct subject *subjec
 void templates_delete(struct rest_call *call)
 {
 	struct subject *subject = find_subject(call);
+	struct error err = { 0 };
 	const char *users;
 
 	if (!subject)
@@ -367,6 +375,9 @@ void templates_delete(struct rest_call *call)
 	else if (users)
 		rest_fail(call, 400, "cannot delete template '%s' because there are %s sandboxes using it",
 		          subject->name, users);
+	else if (subject->build_id[0] &&
+	         store_settle_snapshot(call->api->store, subject->build_id, false, &err) < 0)
+		rest_fail(call, 500, "%s", err.message);
 	else {
 		ask_node(call, "DELETE", on_deleted);
 		return;

@@ -77,6 +77,8 @@ static const char *const migrations[] = {
 	 " OLD.id; END;"),
 	/* How traffic reaches a sandbox, as JSON: see ingress_write(). */
 	"ALTER TABLE sandboxes ADD COLUMN ingress TEXT NOT NULL DEFAULT '{}';",
+	/* A snapshot whose files the node may have or not. */
+	"ALTER TABLE snapshots ADD COLUMN settled INTEGER NOT NULL DEFAULT 1;",
 };
 
 /* In the order in which they are bound and read. */
@@ -89,10 +91,6 @@ enum statement {
 	TEAM_NAME,
 	PUT_SANDBOX,
 	DELETE_SANDBOX,
-	PUT_SNAPSHOT,
-	DELETE_SNAPSHOT,
-	LIST_SNAPSHOTS,
-	FIND_SNAPSHOT,
 	STATEMENTS,
 };
 
@@ -109,14 +107,6 @@ static const char *const statements[] = {
 	        " paused = excluded.paused, auto_pause = excluded.auto_pause, auto_resume = "
 	        "excluded.auto_resume, ingress = excluded.ingress",
 	[DELETE_SANDBOX] = "DELETE FROM sandboxes WHERE id = ?1",
-	[PUT_SNAPSHOT] = "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-	[DELETE_SNAPSHOT] = "DELETE FROM snapshots WHERE build_id = ?1",
-	[FIND_SNAPSHOT] =
-	        ("SELECT build_id, team_id FROM snapshots WHERE (team_id = ?1 AND (name = ?2 OR id = ?2)) OR"
-	         " build_id = ?2 ORDER BY team_id = ?1 DESC, created_at_ms DESC LIMIT 1"),
-	[LIST_SNAPSHOTS] = ("SELECT build_id, id, team_id, name, sandbox_id, created_at_ms FROM snapshots "
-	                    "WHERE team_id = ?1"
-	                    " ORDER BY created_at_ms DESC, build_id"),
 };
 
 _Static_assert((int)STATEMENTS <= STORE_STATEMENTS, "there must be room for all statements");
@@ -343,23 +333,18 @@ int store_delete_sandbox(struct store *store, const char *id, struct error *err)
 	return code == SQLITE_DONE ? 0 : store_fail(store, err, "forget the sandbox");
 }
 
-static void copy_column(sqlite3_stmt *query, int column, char *to, size_t size)
-{
-	(void)snprintf(to, size, "%s", (const char *)sqlite3_column_text(query, column));
-}
-
 static struct record *read_row(sqlite3_stmt *query)
 {
 	struct record *record = calloc(1, sizeof(*record));
 
 	if (!record)
 		return NULL;
-	copy_column(query, 0, record->id, sizeof(record->id));
-	copy_column(query, 1, record->team_id, sizeof(record->team_id));
-	copy_column(query, 2, record->template_id, sizeof(record->template_id));
-	copy_column(query, 3, record->alias, sizeof(record->alias));
-	copy_column(query, 4, record->access_token, sizeof(record->access_token));
-	copy_column(query, 5, record->vsock_path, sizeof(record->vsock_path));
+	store_column(query, 0, record->id, sizeof(record->id));
+	store_column(query, 1, record->team_id, sizeof(record->team_id));
+	store_column(query, 2, record->template_id, sizeof(record->template_id));
+	store_column(query, 3, record->alias, sizeof(record->alias));
+	store_column(query, 4, record->access_token, sizeof(record->access_token));
+	store_column(query, 5, record->vsock_path, sizeof(record->vsock_path));
 	record->metadata = json_loads((const char *)sqlite3_column_text(query, 6), 0, NULL);
 	if (!json_is_object(record->metadata)) {
 		json_decref(record->metadata);
@@ -399,78 +384,4 @@ int store_load_sandboxes(struct store *store, void (*take)(void *context, struct
 	}
 	(void)sqlite3_finalize(query);
 	return code == SQLITE_DONE ? 0 : store_fail(store, err, "load the sandboxes");
-}
-
-/* --- snapshots --- */
-
-static int run(struct store *store, sqlite3_stmt *statement, const char *what, struct error *err)
-{
-	int code = sqlite3_step(statement);
-
-	(void)sqlite3_reset(statement);
-	(void)sqlite3_clear_bindings(statement);
-	return code == SQLITE_DONE ? 0 : store_fail(store, err, what);
-}
-
-int store_put_snapshot(struct store *store, const struct snapshot *snapshot, struct error *err)
-{
-	sqlite3_stmt *statement = store->prepared[PUT_SNAPSHOT];
-	const char *const texts[] = { snapshot->build_id, snapshot->id, snapshot->team_id, snapshot->name,
-		                      snapshot->sandbox_id };
-
-	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-		(void)sqlite3_bind_text(statement, (int)i + 1, texts[i], -1, SQLITE_STATIC);
-	(void)sqlite3_bind_int64(statement, 6, snapshot->created_at_ms);
-	return run(store, statement, "store the snapshot", err);
-}
-
-int store_delete_snapshot(struct store *store, const char *build_id, struct error *err)
-{
-	sqlite3_stmt *statement = store->prepared[DELETE_SNAPSHOT];
-
-	(void)sqlite3_bind_text(statement, 1, build_id, -1, SQLITE_STATIC);
-	return run(store, statement, "forget the snapshot", err);
-}
-
-int store_list_snapshots(struct store *store, const char *team_id,
-                         bool (*take)(void *context, const struct snapshot *snapshot), void *context,
-                         struct error *err)
-{
-	sqlite3_stmt *statement = store->prepared[LIST_SNAPSHOTS];
-	int code;
-
-	(void)sqlite3_bind_text(statement, 1, team_id, -1, SQLITE_STATIC);
-	while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
-		struct snapshot snapshot = { .created_at_ms = sqlite3_column_int64(statement, 5) };
-
-		copy_column(statement, 0, snapshot.build_id, sizeof(snapshot.build_id));
-		copy_column(statement, 1, snapshot.id, sizeof(snapshot.id));
-		copy_column(statement, 2, snapshot.team_id, sizeof(snapshot.team_id));
-		copy_column(statement, 3, snapshot.name, sizeof(snapshot.name));
-		copy_column(statement, 4, snapshot.sandbox_id, sizeof(snapshot.sandbox_id));
-		if (!take(context, &snapshot))
-			break;
-	}
-	(void)sqlite3_reset(statement);
-	return code == SQLITE_DONE || code == SQLITE_ROW ? 0 : store_fail(store, err, "list the snapshots");
-}
-
-int store_find_snapshot(struct store *store, const char *team_id, const char *name, char build_id[40])
-{
-	sqlite3_stmt *statement = store->prepared[FIND_SNAPSHOT];
-	int ret = -EIO;
-	int code;
-
-	(void)sqlite3_bind_text(statement, 1, team_id, -1, SQLITE_STATIC);
-	(void)sqlite3_bind_text(statement, 2, name, -1, SQLITE_STATIC);
-	code = sqlite3_step(statement);
-	if (code == SQLITE_ROW) {
-		copy_column(statement, 0, build_id, 40);
-		ret = strcmp((const char *)sqlite3_column_text(statement, 1), team_id) == 0 ? 0 : -EACCES;
-	} else if (code == SQLITE_DONE) {
-		ret = -ENOENT;
-	}
-	(void)sqlite3_reset(statement);
-	(void)sqlite3_clear_bindings(statement);
-	return ret;
 }

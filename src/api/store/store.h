@@ -31,27 +31,3 @@ int store_put_sandbox(struct store *store, const struct record *record, struct e
 int store_delete_sandbox(struct store *store, const char *id, struct error *err);
 int store_load_sandboxes(struct store *store, void (*take)(void *context, struct record *record),
                          void *context, struct error *err);
-
-/* A sandbox as it was: a template that a client has named, or not. */
-struct snapshot {
-	char build_id[40]; /* what the node calls it */
-	char id[64];       /* what clients call it, without its tag */
-	char team_id[64];
-	char name[128]; /* "": none */
-	char sandbox_id[128];
-	int64_t created_at_ms;
-};
-
-int store_put_snapshot(struct store *store, const struct snapshot *snapshot, struct error *err);
-int store_delete_snapshot(struct store *store, const char *build_id, struct error *err);
-
-/* A team's, newest first, until `take` gives false. */
-int store_list_snapshots(struct store *store, const char *team_id,
-                         bool (*take)(void *context, const struct snapshot *snapshot), void *context,
-                         struct error *err);
-
-/*
- * The build that a team means by a snapshot's name or id, or by the build's own. 0; -ENOENT when it is none
- * of a snapshot; -EACCES when it is another team's; -EIO.
- */
-int store_find_snapshot(struct store *store, const char *team_id, const char *name, char build_id[40]);
