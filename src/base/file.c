@@ -1,5 +1,6 @@
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -84,13 +85,40 @@ static int sync_parent(const char *path, struct error *err)
 	return 0;
 }
 
+/* A hidden name, so that who reads the directory never takes it for a file of its kind. */
+#define TEMPORARY ".new."
+
+static int temporary_name(const char *path, char temporary[PATH_MAX])
+{
+	const char *slash = strrchr(path, '/');
+	const char *name = slash ? slash + 1 : path;
+	int size = snprintf(temporary, PATH_MAX, "%.*s.%s" TEMPORARY "%d", (int)(name - path), path, name,
+	                    (int)getpid());
+
+	return size < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+void file_remove_temporaries(const char *directory)
+{
+	DIR *stream = opendir(directory);
+	struct dirent *entry;
+
+	while (stream && (entry = readdir(stream))) {
+		const char *end = entry->d_name[0] == '.' ? strstr(entry->d_name, TEMPORARY) : NULL;
+
+		if (end && end[strspn(end + strlen(TEMPORARY), "0123456789") + strlen(TEMPORARY)] == '\0')
+			(void)unlinkat(dirfd(stream), entry->d_name, 0);
+	}
+	if (stream)
+		(void)closedir(stream);
+}
+
 int file_write_atomic(const char *path, const void *data, size_t size, mode_t mode, struct error *err)
 {
 	char temporary[PATH_MAX];
 	int ret;
 
-	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.new.%d", path, (int)getpid()) >=
-	    sizeof(temporary))
+	if (temporary_name(path, temporary) < 0)
 		return error_errno(err, ENAMETOOLONG, "write %s", path);
 	(void)unlink(temporary);
 	cleanup_close int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);

@@ -17,6 +17,9 @@ int file_read(const char *path, struct buffer *to, struct error *err);
  */
 int file_write_atomic(const char *path, const void *data, size_t size, mode_t mode, struct error *err);
 
+/* Remove what processes that died in file_write_atomic() have left in a directory that only we write to. */
+void file_remove_temporaries(const char *directory);
+
 /* Make `path` and its missing parents; those that exist stay as they are. */
 int file_make_directories(const char *path, mode_t mode, struct error *err);
 

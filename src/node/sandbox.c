@@ -801,6 +801,14 @@ static void adopt_paused(struct node *node, const char *name)
 		list_remove(&sandbox->link);
 		return;
 	}
+	/* What an older version left when it died while it wrote: it never counted. */
+	if (strcmp(sandbox->id, name) != 0) {
+		(void)snprintf(disk, sizeof(disk), "%.160s/paused/%.80s", node->data, name);
+		log_warn("%s is removed: it tells of %s", disk, sandbox->id);
+		(void)unlink(disk);
+		list_remove(&sandbox->link);
+		return;
+	}
 	set_directory(sandbox);
 	(void)monitor_kill_leftover(sandbox->directory, &err);
 	(void)file_remove_tree(sandbox->directory, NULL);
@@ -853,6 +861,7 @@ int sandboxes_adopt(struct node *node, struct error *err)
 		ret = file_make_directories(disks, 0755, err);
 	if (ret == 0)
 		ret = file_make_directories(paused, 0700, err);
+	file_remove_temporaries(paused);
 	/* First who is paused: their directories of a life before are cleared away by that. */
 	if (ret == 0)
 		ret = for_each_entry(paused, node, adopt_paused, err);

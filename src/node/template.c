@@ -128,6 +128,7 @@ struct template *template_add(struct node *node, const char *build_id, struct er
 		template_free(template);
 		return NULL;
 	}
+	file_remove_temporaries(template->directory);
 	(void)snprintf(path, sizeof(path), "%s/working-set", template->directory);
 	template->has_working_set = access(path, R_OK) == 0;
 	(void)snprintf(path, sizeof(path), "%s/" BOOT_KERNEL, template->directory);

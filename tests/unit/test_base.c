@@ -135,6 +135,35 @@ static void files_are_replaced_whole(void **state)
 	assert_int_equal(file_remove_tree(directory, &err), 0);
 }
 
+/* What a process that died left goes; what only looks like it stays. */
+static void halves_of_writes_go(void **state)
+{
+	static const char *const stay[] = { "file", "file.new.12", ".new.x", ".file.new.12.json", ".file" };
+	static const char *const go[] = { ".file.new.12", ".other.new.4194304" };
+	char directory[] = "/tmp/atoll-test-XXXXXX";
+	char path[128];
+	struct error err;
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	for (size_t i = 0; i < ARRAY_SIZE(stay) + ARRAY_SIZE(go); i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", directory,
+		               i < ARRAY_SIZE(stay) ? stay[i] : go[i - ARRAY_SIZE(stay)]);
+		assert_int_equal(file_write_atomic(path, "", 0, 0600, &err), 0);
+	}
+	file_remove_temporaries(directory);
+	for (size_t i = 0; i < ARRAY_SIZE(stay); i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", directory, stay[i]);
+		assert_int_equal(access(path, F_OK), 0);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(go); i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", directory, go[i]);
+		assert_int_equal(access(path, F_OK), -1);
+	}
+	file_remove_temporaries("/tmp/atoll-test-which-is-not-there");
+	assert_int_equal(file_remove_tree(directory, &err), 0);
+}
+
 static void logs_are_rotated(void **state)
 {
 	char directory[] = "/tmp/atoll-log-XXXXXX";
@@ -207,6 +236,7 @@ int main(void)
 		cmocka_unit_test(errors_carry_context),
 		cmocka_unit_test(json_readers_name_the_field),
 		cmocka_unit_test(files_are_replaced_whole),
+		cmocka_unit_test(halves_of_writes_go),
 		cmocka_unit_test(logs_are_rotated),
 		cmocka_unit_test(ids_have_their_form),
 	};

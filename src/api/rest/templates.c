@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/rest/rest.h"
+#include "api/store/snapshots.h"
 #include "api/store/templates.h"
 
 /* --- what clients are told --- */
