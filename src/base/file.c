@@ -72,17 +72,19 @@ int file_read(const char *path, struct buffer *to, struct error *err)
 	}
 }
 
+int file_sync_directory(const char *path, struct error *err)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 || fsync(fd) < 0 ? error_errno(err, errno, "sync directory %s", path) : 0;
+}
+
 static int sync_parent(const char *path, struct error *err)
 {
 	char copy[PATH_MAX];
-	const char *parent;
 
 	(void)snprintf(copy, sizeof(copy), "%s", path);
-	parent = dirname(copy);
-	cleanup_close int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
-		return error_errno(err, errno, "sync directory %s", parent);
-	return 0;
+	return file_sync_directory(dirname(copy), err);
 }
 
 /* A hidden name, so that who reads the directory never takes it for a file of its kind. */

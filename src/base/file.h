@@ -20,6 +20,9 @@ int file_write_atomic(const char *path, const void *data, size_t size, mode_t mo
 /* Remove what processes that died in file_write_atomic() have left in a directory that only we write to. */
 void file_remove_temporaries(const char *directory);
 
+/* What has been renamed, linked or removed in a directory is so after a crash of the host as well. */
+int file_sync_directory(const char *path, struct error *err);
+
 /* Make `path` and its missing parents; those that exist stay as they are. */
 int file_make_directories(const char *path, mode_t mode, struct error *err);
 

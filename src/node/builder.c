@@ -187,8 +187,12 @@ static void seal(struct build *build, struct error *err)
 	}
 	(void)snprintf(final, sizeof(final), "%.180s/templates/%s", build->node->data, build->id);
 	if (chown(build->directory, 0, 0) < 0 || chmod(build->directory, 0755) < 0 ||
-	    rename(build->directory, final) < 0)
+	    rename(build->directory, final) < 0) {
 		error_errno(err, errno, "put the template in place");
+		return;
+	}
+	*strrchr(final, '/') = '\0';
+	(void)file_sync_directory(final, err);
 }
 
 static void on_snapshot(int status, const char *data, size_t size, const struct error *err, void *context)

@@ -1,7 +1,6 @@
 #include "node/journal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,15 +64,14 @@ int journal_write_pause(const struct sandbox *sandbox, struct error *err)
 void journal_drop_pause(const struct sandbox *sandbox)
 {
 	char path[NODE_PATH_MAX];
-	cleanup_close int directory = -1;
+	struct error err = { 0 };
 
 	pause_path(sandbox, sandbox->id, path);
 	if (unlink(path) < 0)
 		return;
 	*strrchr(path, '/') = '\0';
-	directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (directory >= 0)
-		(void)fsync(directory);
+	if (file_sync_directory(path, &err) < 0)
+		log_error("%s", err.message);
 }
 
 static void copy(const json_t *json, const char *key, char *to, size_t size)

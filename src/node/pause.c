@@ -145,6 +145,8 @@ static void commit_pause(struct saving *saving)
 
 	sandbox_disk_directory(sandbox, disk);
 	ret = stack_seal(disk, &saving->next, sandbox->monitor->uid, &saving->failure);
+	if (ret == 0)
+		ret = file_sync_directory(disk, &saving->failure);
 	if (ret == 0) {
 		sandbox->stack = saving->next;
 		ret = journal_write_pause(sandbox, &saving->failure);
@@ -418,10 +420,14 @@ static int make_template(struct saving *saving, const struct template *template,
 		           : error_errno(err, ENOMEM, "describe the snapshot");
 	if (ret == 0 && rename(half, final) < 0)
 		ret = error_errno(err, errno, "put the snapshot in place");
-	if (ret < 0)
+	if (ret < 0) {
 		(void)file_remove_tree(half, NULL);
-	if (ret < 0)
 		return ret;
+	}
+	/* A client will know its name; of a model nobody asks after a crash of the host. */
+	*strrchr(final, '/') = '\0';
+	if (!saving->ephemeral && file_sync_directory(final, err) < 0)
+		return -err->code;
 	if (!template_add(sandbox->node, saving->build_id, err))
 		return -err->code;
 	if (saving->ephemeral)

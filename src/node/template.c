@@ -90,14 +90,21 @@ static void template_free(struct template *template)
 void template_remove(struct template *template)
 {
 	char gone[NODE_PATH_MAX + 16];
+	struct error err = { 0 };
 	char *slash;
 
 	/* Under a name that a start takes for half made: what is left after a crash goes then. */
 	(void)snprintf(gone, sizeof(gone), "%s", template->directory);
 	slash = strrchr(gone, '/');
 	(void)snprintf(slash, sizeof(gone) - (size_t)(slash - gone), "/.old-%s", template->build_id);
-	if (rename(template->directory, gone) == 0)
+	if (rename(template->directory, gone) == 0) {
+		*slash = '\0';
+		/* Models that nobody uses go at the next start anyhow. */
+		if (!template->ephemeral && file_sync_directory(gone, &err) < 0)
+			log_error("%s", err.message);
+		*slash = '/';
 		(void)file_remove_tree(gone, NULL);
+	}
 	list_remove(&template->link);
 	template_free(template);
 }
