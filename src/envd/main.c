@@ -152,6 +152,7 @@ static int start(struct envd *envd, const struct options *options, struct error 
 	if (!envd->server || !envd->processes || !envd->records || !envd->default_user ||
 	    !envd->default_workdir || (options->token && !envd->token))
 		return error_errno(err, ENOMEM, "start");
+	memory_init(envd);
 	ret = http_server_listen_tcp(envd->server, options->ip, options->port, err);
 	if (ret < 0)
 		return ret;
