@@ -58,7 +58,10 @@ class Agent:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.door = door
-        self.process = subprocess.Popen([program, "--native", "--port", str(self.port), "--control", self.door])
+        # (It ends without clearing up.)
+        environment = {"ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=8", **os.environ}
+        command = [program, "--native", "--port", str(self.port), "--control", self.door]
+        self.process = subprocess.Popen(command, env=environment)
         self.pid = self.process.pid
         until("listening", lambda: self.process.poll() is not None or os.path.exists(self.door))
         assert self.process.poll() is None, "it did not start"
@@ -107,10 +110,11 @@ class Agent:
         self.control("POST", "/init", {"sandboxId": "limits", "envVars": {"A": "1"}, "defaultUser": "root", "accessToken": None})
 
     def fetch_logs(self):
-        """All that there are, as the node does all the time."""
-        logs = self.control("GET", "/logs")
-        while logs["entries"]:
-            logs = self.control("GET", f"/logs?after={logs['entries'][-1]['seq']}")
+        """All that there are, as the node does: it says that the last have arrived when there are more."""
+        seq, last = 0, -1
+        while seq != last:
+            logs = self.control("GET", f"/logs?after={seq}")
+            seq, last = logs["entries"][-1]["seq"], logs["last"]
 
     def connect(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
