@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,6 +198,7 @@ void control_prepare_snapshot(struct envd *envd, struct http_exchange *exchange)
 	cleanup_close int fd = open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC);
 
 	(void)envd;
+	(void)malloc_trim(0);
 	sync();
 	if (fd >= 0 && write(fd, "1", 1) < 0)
 		log_warn("compact memory: %s", strerror(errno));

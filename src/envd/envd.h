@@ -36,6 +36,7 @@ struct envd {
 	struct http_server *server;
 	struct processes *processes;
 	struct records *records;
+	uv_timer_t settle;     /* see memory.c */
 	struct list watchers;  /* those that clients ask for events, see watch_service.c */
 	json_t *env_vars;      /* of the sandbox, for every process */
 	char *sandbox_id;      /* NULL: none was told */
@@ -54,6 +55,11 @@ int tunnel_listen(struct envd *envd, int fd, struct error *err);
 /* What the kernel's init does, before anything else: mounts, loopback, host name. Reports trouble to the log.
  */
 void init_prepare(void);
+
+/* Memory that is free again goes back to the kernel a while after `memory_settle` was called: with every
+ * request. */
+void memory_init(struct envd *envd);
+void memory_settle(struct envd *envd);
 
 /* GET /metrics. */
 void metrics_handle(struct envd *envd, struct http_exchange *exchange);
@@ -77,5 +83,7 @@ extern const struct connect_method filesystem_methods[];
 extern const struct connect_method watch_methods[];
 
 struct processes *processes_new(struct envd *envd);
+/* Whether there is none, not even one that has ended and may still be asked for. */
+bool processes_idle(const struct processes *processes);
 /* Wait for what has ended, ours and orphans. */
 void processes_reap(struct processes *processes);

@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "envd/envd.h"
@@ -23,6 +24,8 @@
 static void usage(FILE *to)
 {
 	fputs("usage: atoll-envd --native [--listen-ip IP] [--port PORT] [--user NAME] [--token TOKEN]\n"
+	      "                           [--control PATH]\n"
+	      "       PATH: a socket to make, the node's door of a native agent\n"
 	      "       (without --native it must be the init of a sandbox)\n",
 	      to);
 }
@@ -31,6 +34,7 @@ struct options {
 	const char *ip;
 	const char *user;
 	const char *token;
+	const char *control;
 	uint16_t port;
 	bool native;
 };
@@ -38,13 +42,12 @@ struct options {
 /* 0 to go on, otherwise 1 + the exit status. */
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	static const struct option table[] = { { "native", no_argument, NULL, 'n' },
-		                               { "listen-ip", required_argument, NULL, 'i' },
-		                               { "port", required_argument, NULL, 'p' },
-		                               { "user", required_argument, NULL, 'u' },
-		                               { "token", required_argument, NULL, 't' },
-		                               { "version", no_argument, NULL, 'v' },
-		                               { 0 } };
+	static const struct option table[] = {
+		{ "native", no_argument, NULL, 'n' },      { "listen-ip", required_argument, NULL, 'i' },
+		{ "port", required_argument, NULL, 'p' },  { "user", required_argument, NULL, 'u' },
+		{ "token", required_argument, NULL, 't' }, { "control", required_argument, NULL, 'c' },
+		{ "version", no_argument, NULL, 'v' },     { 0 }
+	};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
@@ -63,6 +66,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 			break;
 		case 't':
 			options->token = optarg;
+			break;
+		case 'c':
+			options->control = optarg;
 			break;
 		case 'v':
 			puts("atoll-envd " ATOLL_VERSION " (E2B " ENVD_VERSION ")");
@@ -110,6 +116,26 @@ static int listen_vsock(struct envd *envd, struct error *err)
 	return ret < 0 ? ret : tunnel_listen(envd, tunnel, err);
 }
 
+/* The node's door where there is no vsock: a socket that its owner alone can connect to. */
+static int listen_control(struct envd *envd, const char *path, struct error *err)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return error_errno(err, ENAMETOOLONG, "listen on %s", path);
+	memcpy(address.sun_path, path, strlen(path));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+		int code = errno;
+
+		if (fd >= 0)
+			close(fd);
+		return error_errno(err, code, "listen on %s", path);
+	}
+	return http_server_listen_fd(envd->server, fd, ENVD_DOOR_CONTROL, err);
+}
+
 static int start(struct envd *envd, const struct options *options, struct error *err)
 {
 	struct http_server_options server = { .on_request = envd_route, .context = envd };
@@ -126,8 +152,13 @@ static int start(struct envd *envd, const struct options *options, struct error 
 	if (!envd->server || !envd->processes || !envd->records || !envd->default_user ||
 	    !envd->default_workdir || (options->token && !envd->token))
 		return error_errno(err, ENOMEM, "start");
+	memory_init(envd);
 	ret = http_server_listen_tcp(envd->server, options->ip, options->port, err);
-	return ret < 0 || envd->native ? ret : listen_vsock(envd, err);
+	if (ret < 0)
+		return ret;
+	if (!envd->native)
+		return listen_vsock(envd, err);
+	return options->control ? listen_control(envd, options->control, err) : 0;
 }
 
 /* --- signals --- */

@@ -43,7 +43,7 @@ struct process {
 	struct processes *owner;
 	pid_t pid;
 	char *tag;
-	json_t *config;
+	json_t *config; /* NULL once it has ended */
 	bool terminal;
 	struct stream *input;
 	struct stream *outputs[PROCESS_OUTPUTS];
@@ -65,6 +65,11 @@ struct processes *processes_new(struct envd *envd)
 		list_init(&processes->all);
 	}
 	return processes;
+}
+
+bool processes_idle(const struct processes *processes)
+{
+	return list_empty(&processes->all);
 }
 
 /* --- events --- */
@@ -176,6 +181,9 @@ static void end_if_over(struct process *process)
 		if (process->outputs[i])
 			return;
 	process->ended = true;
+	/* (Only those that run are listed. It is the most of what a process takes here.) */
+	json_decref(process->config);
+	process->config = NULL;
 	record_end(process);
 	if (process->input)
 		stream_close(process->input);

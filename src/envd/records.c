@@ -4,20 +4,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#define TEXT_MAX   4096 /* bytes of a field */
-#define ANSWER_MAX (256 * 1024)
+#define TEXT_MAX   4096        /* bytes of a field */
+#define ANSWER_MAX (64 * 1024) /* it stays until the next is asked for */
+#define BLOCK_SIZE (16 * 1024)
 
 struct record {
-	struct list link;
 	int64_t seq;
 	size_t size;
 	char text[]; /* JSON */
 };
 
+/* Records side by side, outside of the heap: each by itself would keep a page of that from the kernel. */
+struct block {
+	struct list link;
+	size_t first;    /* where the oldest begins that is still wanted */
+	size_t used;     /* bytes */
+	size_t capacity; /* for a record that does not fit BLOCK_SIZE, as much as it takes */
+	_Alignas(struct record) char bytes[];
+};
+
 struct records {
-	struct list all; /* oldest first */
-	size_t size;
+	struct list blocks; /* oldest first; none is empty */
+	size_t size;        /* bytes of all records */
 	int64_t last;
 };
 
@@ -26,22 +36,74 @@ struct records *records_new(void)
 	struct records *records = calloc(1, sizeof(*records));
 
 	if (records)
-		list_init(&records->all);
+		list_init(&records->blocks);
 	return records;
 }
 
+static size_t space_of(size_t text_size)
+{
+	return (sizeof(struct record) + text_size + _Alignof(struct record) - 1) &
+	       ~(_Alignof(struct record) - 1);
+}
+
+static struct record *record_at(struct block *block, size_t at)
+{
+	return (struct record *)(void *)(block->bytes + at);
+}
+
+/* NULL: there is none. */
+static struct record *first_record(struct records *records)
+{
+	struct block *block = list_entry(records->blocks.next, struct block, link);
+
+	return list_empty(&records->blocks) ? NULL : record_at(block, block->first);
+}
+
+/* There is one. */
 static void drop_first(struct records *records)
 {
-	struct record *record = list_entry(records->all.next, struct record, link);
+	struct block *block = list_entry(records->blocks.next, struct block, link);
+	size_t space = space_of(record_at(block, block->first)->size);
 
-	records->size -= sizeof(*record) + record->size;
-	list_remove(&record->link);
-	free(record);
+	records->size -= space;
+	block->first += space;
+	if (block->first < block->used)
+		return;
+	list_remove(&block->link);
+	(void)munmap(block, sizeof(*block) + block->capacity);
+}
+
+/* An empty one at the end. NULL: no memory. */
+static struct block *add_block(struct records *records, size_t space)
+{
+	size_t size = sizeof(struct block) + space < BLOCK_SIZE ? BLOCK_SIZE : sizeof(struct block) + space;
+	struct block *block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (block == MAP_FAILED)
+		return NULL;
+	block->capacity = size - sizeof(*block);
+	list_append(&records->blocks, &block->link);
+	return block;
+}
+
+/* Where the next one goes. NULL: no memory. */
+static struct record *make_space(struct records *records, size_t text_size)
+{
+	struct block *block = list_entry(records->blocks.prev, struct block, link);
+	size_t space = space_of(text_size);
+
+	if (list_empty(&records->blocks) || block->capacity - block->used < space)
+		block = add_block(records, space);
+	if (!block)
+		return NULL;
+	block->used += space;
+	records->size += space;
+	return record_at(block, block->used - space);
 }
 
 void records_clear(struct records *records)
 {
-	while (!list_empty(&records->all))
+	while (!list_empty(&records->blocks))
 		drop_first(records);
 }
 
@@ -80,14 +142,12 @@ void records_add(struct records *records, enum record_level level, const char *m
 	                 "fields", fields);
 	text = json ? json_dumps(json, JSON_COMPACT) : NULL;
 	size = text ? strlen(text) : 0;
-	record = text ? malloc(sizeof(*record) + size) : NULL;
+	record = text ? make_space(records, size) : NULL;
 	if (!record)
 		return;
 	memcpy(record->text, text, size);
 	record->size = size;
 	record->seq = ++records->last;
-	records->size += sizeof(*record) + size;
-	list_append(&records->all, &record->link);
 	while (records->size > RECORDS_MAX)
 		drop_first(records);
 }
@@ -97,27 +157,42 @@ int64_t records_last(const struct records *records)
 	return records->last;
 }
 
+/* Those of a block. 0, 1 when the limit is reached, or -ENOMEM. */
+static int take_block(struct block *block, size_t limit, bool *first, struct buffer *to)
+{
+	int ret = 0;
+
+	for (size_t at = block->first; ret == 0 && at < block->used;) {
+		const struct record *record = record_at(block, at);
+
+		if (!*first && to->size + record->size > limit)
+			return 1;
+		if (!*first)
+			ret = buffer_append(to, ",", 1);
+		if (ret == 0)
+			ret = buffer_append(to, record->text, record->size);
+		*first = false;
+		at += space_of(record->size);
+	}
+	return ret;
+}
+
 int records_take(struct records *records, int64_t after, size_t limit, struct buffer *to)
 {
+	const struct record *oldest;
 	bool first = true;
 	int ret;
 
 	/* A number that was never given: whoever asks counts by another life of ours. */
 	if (after > records->last)
 		after = 0;
-	while (!list_empty(&records->all) && list_entry(records->all.next, struct record, link)->seq <= after)
+	while ((oldest = first_record(records)) && oldest->seq <= after)
 		drop_first(records);
 	ret = buffer_printf(to, "{\"last\":%lld,\"entries\":[", (long long)records->last);
-	list_for_each (node, &records->all) {
-		const struct record *record = list_entry(node, struct record, link);
-
-		if (ret < 0 || (!first && to->size + record->size > limit))
+	list_for_each (node, &records->blocks) {
+		if (ret != 0)
 			break;
-		if (!first)
-			ret = buffer_append(to, ",", 1);
-		if (ret == 0)
-			ret = buffer_append(to, record->text, record->size);
-		first = false;
+		ret = take_block(list_entry(node, struct block, link), limit, &first, to);
 	}
 	return ret < 0 ? ret : buffer_append_string(to, "]}");
 }

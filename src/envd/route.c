@@ -110,6 +110,7 @@ void envd_route(struct http_exchange *exchange, void *context)
 	struct envd *envd = context;
 	const struct route *route = find_route(exchange);
 
+	memory_settle(envd);
 	add_cors(exchange);
 	if (strcmp(http_request_method(exchange), "OPTIONS") == 0) {
 		reply_preflight(exchange);

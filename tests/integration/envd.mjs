@@ -285,7 +285,6 @@ async function watching(sandbox) {
 }
 
 await start(process.argv[2])
-await wire.idle(child.pid)
 const sandbox = await Sandbox.create()
 await commands(sandbox)
 await files(sandbox)
@@ -295,5 +294,4 @@ await wire.codec(directory)
 await wire.transfers(directory, sandbox)
 await wire.secure(process.argv[2], directory)
 await wire.large(directory, sandbox, child.pid)
-await wire.many(directory)
 finish()
