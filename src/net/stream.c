@@ -206,12 +206,16 @@ void stream_set_events(struct stream *stream, const struct stream_events *events
 	stream->context = context;
 }
 
+/* A process has one loop, and that reads one thing at a time: what it read into last is for the next. */
+static char *spare;
+
 static void give_read_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
-	char *space = malloc(READ_SIZE);
+	char *space = spare ? spare : malloc(READ_SIZE);
 
 	(void)handle;
 	(void)suggested;
+	spare = NULL;
 	/* Lives from here to the end of on_read. Without memory libuv reports ENOBUFS there. */
 	*buffer = uv_buf_init(space, space ? READ_SIZE : 0);
 }
@@ -270,7 +274,10 @@ static void handle_read(uv_stream_t *uv, ssize_t got, const char *data)
 static void on_read(uv_stream_t *uv, ssize_t got, const uv_buf_t *buffer)
 {
 	handle_read(uv, got, buffer->base);
-	free(buffer->base);
+	if (spare)
+		free(buffer->base);
+	else
+		spare = buffer->base;
 }
 
 void stream_read_start(struct stream *stream)

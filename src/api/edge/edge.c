@@ -17,7 +17,11 @@
 
 static bool id_is_valid(const char *id)
 {
-	return id[0] && strlen(id) < 64 && strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(id);
+	size_t size = 0;
+
+	while ((id[size] >= 'a' && id[size] <= 'z') || (id[size] >= '0' && id[size] <= '9'))
+		size++;
+	return size > 0 && size < 64 && !id[size];
 }
 
 bool edge_parse_host(const char *host, unsigned *ret_port, char *id)
@@ -31,7 +35,7 @@ bool edge_parse_host(const char *host, unsigned *ret_port, char *id)
 	size = strcspn(end + 1, "-.");
 	if (size == 0 || size >= 64)
 		return false;
-	(void)snprintf(id, 64, "%.*s", (int)size, end + 1);
+	text_copy(id, 64, end + 1, size);
 	*ret_port = (unsigned)port;
 	return id_is_valid(id);
 }
@@ -51,7 +55,7 @@ static bool is_internal(const char *path)
 		if (size == 2 && strncmp(path, "..", 2) == 0)
 			depth -= depth > 0;
 		else if (size > 0 && (size != 1 || *path != '.') && depth++ == 0)
-			(void)snprintf(first, sizeof(first), "%.*s", (int)(size < 31 ? size : 0), path);
+			text_copy(first, sizeof(first), path, size < sizeof(first) ? size : 0);
 	}
 	return depth == 1 && passage_is_in_list(routes, first);
 }
@@ -69,7 +73,7 @@ static bool read_headers(struct http_exchange *exchange, char id[64], unsigned *
 		fault = "missing header";
 	else if (*end || number == 0 || number > UINT16_MAX)
 		fault = "Invalid sandbox port";
-	(void)snprintf(id, 64, "%.*s", name ? (int)strcspn(name, "-") : 0, name ? name : "");
+	text_copy(id, 64, name ? name : "", name ? strcspn(name, "-") : 0);
 	if (!fault && !id_is_valid(id))
 		fault = "Invalid sandbox ID";
 	if (fault)

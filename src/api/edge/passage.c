@@ -21,6 +21,17 @@ struct passage {
 	bool request_over;
 };
 
+/* With its length, which tells most names apart. */
+struct word {
+	const char *text;
+	size_t length;
+};
+
+#define WORD(text)                                                                                           \
+	{                                                                                                    \
+		text, sizeof(text) - 1                                                                       \
+	}
+
 /* --- to the sandbox --- */
 
 bool passage_is_in_list(const char *list, const char *name)
@@ -40,16 +51,28 @@ bool passage_is_in_list(const char *list, const char *name)
 	}
 }
 
+static bool is_one_of(const struct word *words, size_t count, const char *name, size_t length)
+{
+	for (size_t i = 0; i < count; i++)
+		if (words[i].length == length && strcasecmp(words[i].text, name) == 0)
+			return true;
+	return false;
+}
+
 /* A header is for the next hop only: one of those that always are, or named by Connection (RFC 9110, 7.6.1).
  * Lengths and codings of bodies are each connection's own. With `upgrade` what asks for one is kept. */
 static bool is_for_hop(const struct http_header *headers, size_t count, const char *name, bool upgrade)
 {
-	static const char own[] = "keep-alive,proxy-authenticate,proxy-authorization,te,"
-	                          "transfer-encoding,content-length,proxy-connection,expect";
+	static const struct word own[] = { WORD("keep-alive"),          WORD("proxy-authenticate"),
+		                           WORD("proxy-authorization"), WORD("te"),
+		                           WORD("transfer-encoding"),   WORD("content-length"),
+		                           WORD("proxy-connection"),    WORD("expect") };
+	static const struct word upgrading[] = { WORD("connection"), WORD("upgrade") };
+	size_t length = strlen(name);
 
-	if (passage_is_in_list(own, name))
+	if (is_one_of(own, ARRAY_SIZE(own), name, length))
 		return true;
-	if (passage_is_in_list("connection,upgrade", name))
+	if (is_one_of(upgrading, ARRAY_SIZE(upgrading), name, length))
 		return !upgrade;
 	for (size_t i = 0; i < count; i++)
 		if (strcasecmp(headers[i].name, "connection") == 0 &&
@@ -170,7 +193,7 @@ static void on_trouble(struct http_call *call, enum http_call_error error, bool 
 	unsigned port = passage->port;
 
 	(void)call;
-	(void)snprintf(id, sizeof(id), "%s", passage->id);
+	text_copy(id, sizeof(id), passage->id, strlen(passage->id));
 	if (error == HTTP_CALL_UNREACHABLE || error == HTTP_CALL_BROKEN)
 		api_reconcile_soon(passage->api);
 	http_exchange_on_close(exchange, NULL, NULL);
@@ -290,19 +313,20 @@ void passage_begin(struct api *api, struct http_exchange *exchange, const struct
 {
 	struct http_endpoint endpoint = { .vsock_port = port == AGENT_PORT ? AGENT_PORT : TUNNEL_VSOCK,
 		                          .tunnel_port = port == AGENT_PORT ? 0 : (uint16_t)port };
-	struct passage *passage = calloc(1, sizeof(*passage));
+	struct passage *passage = malloc(sizeof(*passage));
 	bool has_body = http_request_has_body(exchange);
 
 	if (!passage) {
 		http_reply_error(exchange, 503, "out of memory");
 		return;
 	}
-	passage->api = api;
-	passage->exchange = exchange;
-	passage->port = port;
-	passage->upgrade = http_request_wants_upgrade(exchange);
-	(void)snprintf(passage->id, sizeof(passage->id), "%s", record->id);
-	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.100s", record->vsock_path);
+	*passage = (struct passage){ .api = api,
+		                     .exchange = exchange,
+		                     .port = port,
+		                     .upgrade = http_request_wants_upgrade(exchange) };
+	text_copy(passage->id, sizeof(passage->id), record->id, strlen(record->id));
+	text_copy(endpoint.unix_path, sizeof(endpoint.unix_path), record->vsock_path,
+	          strlen(record->vsock_path));
 	passage->call = http_call_new(api->upstream, &endpoint, http_request_method(exchange),
 	                              origin_form(http_request_target(exchange)), &call_events, passage);
 	copy_headers(passage, record);
