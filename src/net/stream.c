@@ -437,7 +437,16 @@ struct splice_side {
 struct splice {
 	struct splice_side a;
 	struct splice_side b;
+	stream_spliced_fn *done; /* NULL: nobody asks */
+	void *context;
 };
+
+static void splice_free(struct splice *splice)
+{
+	if (splice->done)
+		splice->done(splice->context);
+	free(splice);
+}
 
 static void splice_data(struct stream *stream, const char *data, size_t size, void *context)
 {
@@ -482,7 +491,7 @@ static void splice_close(struct stream *stream, int status, void *context)
 	(void)stream;
 	side->stream = NULL;
 	if (!side->other->stream) {
-		free(side->splice);
+		splice_free(side->splice);
 		return;
 	}
 	/* A clean end lets the other side finish what it still has to send; a broken one does not. */
@@ -492,7 +501,8 @@ static void splice_close(struct stream *stream, int status, void *context)
 		stream_close(side->other->stream);
 }
 
-void stream_splice(struct stream *a, struct stream *b, const void *head, size_t head_size)
+void stream_splice(struct stream *a, struct stream *b, const void *head, size_t head_size,
+                   stream_spliced_fn *done, void *context)
 {
 	static const struct stream_events events = { splice_data, splice_end, splice_drain, splice_close };
 	struct splice *splice = calloc(1, sizeof(*splice));
@@ -502,8 +512,12 @@ void stream_splice(struct stream *a, struct stream *b, const void *head, size_t 
 		stream_set_events(b, NULL, NULL);
 		stream_close(a);
 		stream_close(b);
+		if (done)
+			done(context);
 		return;
 	}
+	splice->done = done;
+	splice->context = context;
 	splice->a = (struct splice_side){ .splice = splice, .stream = a, .other = &splice->b };
 	splice->b = (struct splice_side){ .splice = splice, .stream = b, .other = &splice->a };
 	stream_set_events(a, &events, &splice->a);

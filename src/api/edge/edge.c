@@ -123,7 +123,7 @@ static bool may_wake(const struct http_exchange *exchange, const struct record *
 
 /* --- going there --- */
 
-static void pass_running(struct api *api, struct http_exchange *exchange, const struct record *record,
+static void pass_running(struct api *api, struct http_exchange *exchange, struct record *record,
                          unsigned port)
 {
 	if (check_token(exchange, record, port))
@@ -133,7 +133,7 @@ static void pass_running(struct api *api, struct http_exchange *exchange, const 
 static void on_woken(struct api *api, struct http_exchange *exchange, const char *id, unsigned port,
                      enum wake_outcome outcome)
 {
-	const struct record *record = registry_find(api->registry, id);
+	struct record *record = registry_find(api->registry, id);
 
 	if (outcome == WAKE_UP && record && record_is_running(record))
 		pass_running(api, exchange, record, port);
@@ -174,7 +174,7 @@ static void wake_and_pass(struct api *api, struct http_exchange *exchange, const
 
 static void route(struct api *api, struct http_exchange *exchange, const char *id, unsigned port)
 {
-	const struct record *record = registry_find(api->registry, id);
+	struct record *record = registry_find(api->registry, id);
 	bool asleep = record && (record->pausing || record_is_paused(record));
 
 	if (record && port == AGENT_PORT && is_internal(http_request_path(exchange)))

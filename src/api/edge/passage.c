@@ -15,6 +15,7 @@ struct passage {
 	struct api *api;
 	struct http_exchange *exchange;
 	struct http_call *call;
+	struct visits *visits;
 	char id[64];
 	unsigned port;
 	bool upgrade;
@@ -90,13 +91,20 @@ static bool is_no_trailer(const struct http_header *headers, size_t count, const
 	return passage_is_in_list(heads, name) || is_for_hop(headers, count, name, false);
 }
 
+static void passage_free(struct passage *passage)
+{
+	if (passage->visits)
+		visits_leave(passage->visits);
+	free(passage);
+}
+
 static void on_client_gone(struct http_exchange *exchange, void *context)
 {
 	struct passage *passage = context;
 
 	(void)exchange;
 	http_call_cancel(passage->call);
-	free(passage);
+	passage_free(passage);
 }
 
 static void on_request_data(struct http_exchange *exchange, const char *data, size_t size, void *context)
@@ -181,7 +189,7 @@ static void on_response_end(struct http_call *call, void *context)
 		if (!is_no_trailer(trailers, count, trailers[i].name))
 			http_reply_trailer(exchange, trailers[i].name, trailers[i].value);
 	http_exchange_on_close(exchange, NULL, NULL);
-	free(passage);
+	passage_free(passage);
 	http_reply_end(exchange);
 }
 
@@ -197,7 +205,7 @@ static void on_trouble(struct http_call *call, enum http_call_error error, bool 
 	if (error == HTTP_CALL_UNREACHABLE || error == HTTP_CALL_BROKEN)
 		api_reconcile_soon(passage->api);
 	http_exchange_on_close(exchange, NULL, NULL);
-	free(passage);
+	passage_free(passage);
 	if (after_response)
 		http_exchange_abort(exchange);
 	else if (error == HTTP_CALL_REFUSED && port != AGENT_PORT)
@@ -221,6 +229,11 @@ static void on_trouble(struct http_call *call, enum http_call_error error, bool 
 		page_not_found(exchange, id);
 }
 
+static void on_spliced(void *context)
+{
+	visits_leave(context);
+}
+
 static void on_upgrade(struct http_call *call, struct stream *stream, const char *head, size_t head_size,
                        const char *rest, size_t rest_size, void *context)
 {
@@ -229,6 +242,7 @@ static void on_upgrade(struct http_call *call, struct stream *stream, const char
 	cleanup_free char *early = NULL;
 	size_t early_size = 0;
 	struct stream *client;
+	struct visits *visits;
 
 	if (!passage->upgrade) {
 		stream_close(stream);
@@ -236,12 +250,14 @@ static void on_upgrade(struct http_call *call, struct stream *stream, const char
 		return;
 	}
 	http_exchange_on_close(exchange, NULL, NULL);
-	free(passage);
+	visits = passage->visits;
+	passage->visits = NULL;
+	passage_free(passage);
 	client = http_exchange_take_stream(exchange, &early, &early_size);
 	(void)stream_write(client, head, head_size);
 	if (rest_size)
 		(void)stream_write(client, rest, rest_size);
-	stream_splice(client, stream, early, early_size);
+	stream_splice(client, stream, early, early_size, on_spliced, visits);
 }
 
 static const struct http_call_events call_events = {
@@ -308,20 +324,42 @@ static const char *origin_form(const char *target)
 	return *target == '/' ? target : "/";
 }
 
-void passage_begin(struct api *api, struct http_exchange *exchange, const struct record *record,
-                   unsigned port)
+static void refuse_visit(struct http_exchange *exchange, const struct record *record, unsigned limit)
+{
+	char message[96];
+
+	(void)snprintf(message, sizeof(message),
+	               "The sandbox has too many concurrent incoming connections (limit: %u)", limit);
+	page_reply(exchange, &(struct page){ .status = 429,
+	                                     .id = record->id,
+	                                     .limit = limit,
+	                                     .message = message,
+	                                     .title = "Too many at once",
+	                                     .advice = "As many requests as may be are on their way in this "
+	                                               "sandbox already. Try again when some have ended." });
+}
+
+void passage_begin(struct api *api, struct http_exchange *exchange, struct record *record, unsigned port)
 {
 	struct http_endpoint endpoint = { .vsock_port = port == AGENT_PORT ? AGENT_PORT : TUNNEL_VSOCK,
 		                          .tunnel_port = port == AGENT_PORT ? 0 : (uint16_t)port };
-	struct passage *passage = malloc(sizeof(*passage));
+	struct visits *visits = record_enter(record, api->visits_max);
+	struct passage *passage = visits ? malloc(sizeof(*passage)) : NULL;
 	bool has_body = http_request_has_body(exchange);
 
+	if (!visits && api->visits_max) {
+		refuse_visit(exchange, record, api->visits_max);
+		return;
+	}
 	if (!passage) {
+		if (visits)
+			visits_leave(visits);
 		http_reply_error(exchange, 503, "out of memory");
 		return;
 	}
 	*passage = (struct passage){ .api = api,
 		                     .exchange = exchange,
+		                     .visits = visits,
 		                     .port = port,
 		                     .upgrade = http_request_wants_upgrade(exchange) };
 	text_copy(passage->id, sizeof(passage->id), record->id, strlen(record->id));
