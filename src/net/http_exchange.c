@@ -1,4 +1,5 @@
 /* What a handler does with one exchange: read the request, take the body, write the reply. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -450,21 +451,6 @@ static void connection_abort(struct http_exchange *exchange)
 	stream_close(connection->stream);
 }
 
-const struct http_carrier http_connection_carrier = {
-	.go_on = connection_go_on,
-	.send_continue = connection_continue,
-	.begin = connection_begin,
-	.write = connection_write,
-	.end = connection_end,
-	.pending = connection_pending,
-	.abort = connection_abort,
-};
-
-void http_exchange_abort(struct http_exchange *exchange)
-{
-	exchange->carrier->abort(exchange);
-}
-
 struct stream *http_exchange_take_stream(struct http_exchange *exchange, char **ret_rest,
                                          size_t *ret_rest_size)
 {
@@ -489,4 +475,38 @@ struct stream *http_exchange_take_stream(struct http_exchange *exchange, char **
 	if (!connection->feeding)
 		http_connection_detached(connection);
 	return stream;
+}
+
+static int connection_join(struct http_exchange *exchange, const struct http_joint *joint)
+{
+	cleanup_free char *early = NULL;
+	size_t early_size = 0;
+	struct stream *client = http_exchange_take_stream(exchange, &early, &early_size);
+
+	(void)stream_write(client, joint->head, joint->head_size);
+	if (joint->rest_size)
+		(void)stream_write(client, joint->rest, joint->rest_size);
+	stream_splice(client, joint->stream, early, early_size, joint->done, joint->context);
+	return 0;
+}
+
+const struct http_carrier http_connection_carrier = {
+	.go_on = connection_go_on,
+	.send_continue = connection_continue,
+	.begin = connection_begin,
+	.write = connection_write,
+	.end = connection_end,
+	.pending = connection_pending,
+	.abort = connection_abort,
+	.join = connection_join,
+};
+
+void http_exchange_abort(struct http_exchange *exchange)
+{
+	exchange->carrier->abort(exchange);
+}
+
+int http_exchange_join(struct http_exchange *exchange, const struct http_joint *joint)
+{
+	return exchange->wants_upgrade ? exchange->carrier->join(exchange, joint) : -EPROTO;
 }

@@ -229,7 +229,7 @@ static void on_trouble(struct http_call *call, enum http_call_error error, bool 
 		page_not_found(exchange, id);
 }
 
-static void on_spliced(void *context)
+static void on_parted(void *context)
 {
 	visits_leave(context);
 }
@@ -238,26 +238,22 @@ static void on_upgrade(struct http_call *call, struct stream *stream, const char
                        const char *rest, size_t rest_size, void *context)
 {
 	struct passage *passage = context;
-	struct http_exchange *exchange = passage->exchange;
-	cleanup_free char *early = NULL;
-	size_t early_size = 0;
-	struct stream *client;
-	struct visits *visits;
+	struct visits *visits = passage->visits;
+	const struct http_joint joint = { .stream = stream,
+		                          .head = head,
+		                          .head_size = head_size,
+		                          .rest = rest,
+		                          .rest_size = rest_size,
+		                          .done = on_parted,
+		                          .context = visits };
 
-	if (!passage->upgrade) {
+	if (!passage->upgrade || http_exchange_join(passage->exchange, &joint) < 0) {
 		stream_close(stream);
 		on_trouble(call, HTTP_CALL_BROKEN, false, passage);
 		return;
 	}
-	http_exchange_on_close(exchange, NULL, NULL);
-	visits = passage->visits;
-	passage->visits = NULL;
+	passage->visits = NULL; /* until they part */
 	passage_free(passage);
-	client = http_exchange_take_stream(exchange, &early, &early_size);
-	(void)stream_write(client, head, head_size);
-	if (rest_size)
-		(void)stream_write(client, rest, rest_size);
-	stream_splice(client, stream, early, early_size, on_spliced, visits);
 }
 
 static const struct http_call_events call_events = {
