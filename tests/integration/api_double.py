@@ -491,6 +491,10 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
         finally:
             self.guest.aborted.set()
 
+    def on_ws_late(self):
+        time.sleep(0.2)
+        self.on_ws()
+
     def on_ws_half(self):
         """Says its part, then listens to the end."""
         self.guest.aborted.clear()
