@@ -38,6 +38,7 @@ struct api {
 	uv_timer_t reconcile;
 	bool reconcile_again; /* something came up while the node was being asked */
 	bool in_doubt;        /* the node did not answer, and has not told since what runs */
+	unsigned visits_max;  /* requests and upgraded connections in a sandbox at once; 0: any number */
 	struct wake *wakes;   /* sandboxes that traffic is waking; see edge/wake.h */
 };
 

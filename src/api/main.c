@@ -30,6 +30,7 @@
 #define SANDBOX_IDLE_MS  4000 /* less than the 5 s after which many servers close: Node, uvicorn */
 #define CONNECTIONS_MAX  20000
 #define VOLUME_MAX       (UINT64_C(10) << 30) /* bytes of a volume */
+#define VISITS_MAX       4096
 #define RENEWAL_MS       (24 * 3600 * 1000)
 
 struct listen {
@@ -47,6 +48,7 @@ struct options {
 	const char *tls_key;
 	struct listen listen;
 	struct listen tls_listen; /* port 0: none */
+	unsigned visits_max;      /* in one sandbox at once */
 	uint64_t volume_max;      /* bytes that a volume may use */
 };
 
@@ -119,6 +121,7 @@ static int parse_options(int argc, char **argv, struct options *options)
 		                               { "rate-limit", required_argument, NULL, 'R' },
 		                               { "sample-seconds", required_argument, NULL, 'S' },
 		                               { "routes", no_argument, NULL, 'O' },
+		                               { "sandbox-connections", required_argument, NULL, 'C' },
 		                               { "volume-mib", required_argument, NULL, 'v' },
 		                               { "tls-listen", required_argument, NULL, 't' },
 		                               { "tls-cert", required_argument, NULL, 'c' },
@@ -168,6 +171,12 @@ static int parse_options(int argc, char **argv, struct options *options)
 		case 'O':
 			options->routes = true;
 			return 0;
+		case 'C':
+			if (strcmp(optarg, "none") == 0)
+				options->visits_max = 0;
+			else if (parse_number(optarg, 1000000, &options->visits_max) < 0)
+				return -EINVAL;
+			break;
 		case 'v':
 			options->volume_max = (uint64_t)strtoul(optarg, NULL, 10) << 20;
 			break;
@@ -349,7 +358,7 @@ static void on_signal(uv_signal_t *handle, int number)
 
 int main(int argc, char **argv)
 {
-	struct options options = { .volume_max = VOLUME_MAX };
+	struct options options = { .volume_max = VOLUME_MAX, .visits_max = VISITS_MAX };
 	static struct api api; /* static: what it holds lives until the process ends */
 	static uv_signal_t signals[2];
 	static uv_signal_t hangup;
@@ -358,7 +367,7 @@ int main(int argc, char **argv)
 	if (parse_options(argc, argv, &options) < 0) {
 		fputs("usage: atoll-api --run DIR --data DIR --listen IP:PORT --key-file FILE"
 		      " [--admin-token-file FILE] [--secrets-key-file FILE] [--rate-limit RATE:BURST|none]"
-		      " [--sample-seconds N] [--volume-mib N]"
+		      " [--sample-seconds N] [--volume-mib N] [--sandbox-connections N|none]"
 		      " [--tls-listen IP:PORT [--tls-cert FILE --tls-key FILE]]\n       atoll-api --routes\n",
 		      stderr);
 		return 2;
@@ -371,6 +380,7 @@ int main(int argc, char **argv)
 	log_init("api", LOG_LEVEL_INFO);
 	api.loop = uv_default_loop();
 	api.run = options.run;
+	api.visits_max = options.visits_max;
 	api.node = http_client_new(api.loop, NODE_CONNECTIONS, SANDBOX_IDLE_MS);
 	api.upstream = http_client_new(api.loop, SANDBOX_IDLE, SANDBOX_IDLE_MS);
 	(void)signal(SIGPIPE, SIG_IGN);

@@ -72,8 +72,28 @@ void record_free(struct record *record)
 {
 	if (!record)
 		return;
+	if (record->visits && record->visits->count)
+		record->visits->orphaned = true;
+	else
+		free(record->visits);
 	json_decref(record->metadata);
 	free(record);
+}
+
+struct visits *record_enter(struct record *record, unsigned most)
+{
+	if (!record->visits)
+		record->visits = calloc(1, sizeof(*record->visits));
+	if (!record->visits || (most && record->visits->count >= most))
+		return NULL;
+	record->visits->count++;
+	return record->visits;
+}
+
+void visits_leave(struct visits *visits)
+{
+	if (--visits->count == 0 && visits->orphaned)
+		free(visits);
 }
 
 static void take_loaded(void *context, struct record *record)

@@ -3,6 +3,12 @@
 
 #include "api/api.h"
 
+/* What is on its way into a sandbox. It may outlive the record, and the record it. */
+struct visits {
+	unsigned count;
+	bool orphaned; /* the record is gone: the last one frees this */
+};
+
 struct record {
 	struct list bucket;
 	struct list all;
@@ -21,15 +27,16 @@ struct record {
 	int vcpu_count;
 	int memory_mib;
 	int disk_mib;
-	bool running;         /* its machine is there */
-	bool paused;          /* only its files are; neither: the node was asked and has not answered */
-	bool auto_pause;      /* at its end, instead of a kill */
-	bool auto_pause_disk; /* that keeps its disk alone; not stored: the node tells */
-	bool disk_only;       /* paused so: no traffic may wake it; not stored: the node tells */
-	bool auto_resume;     /* by traffic */
-	bool waking;          /* asked to resume; not stored */
-	bool pausing;         /* the node was asked to pause it; not stored */
-	int64_t changed_ms;   /* when the state was last heard of or changed; not stored */
+	bool running;          /* its machine is there */
+	bool paused;           /* only its files are; neither: the node was asked and has not answered */
+	bool auto_pause;       /* at its end, instead of a kill */
+	bool auto_pause_disk;  /* that keeps its disk alone; not stored: the node tells */
+	bool disk_only;        /* paused so: no traffic may wake it; not stored: the node tells */
+	bool auto_resume;      /* by traffic */
+	bool waking;           /* asked to resume; not stored */
+	bool pausing;          /* the node was asked to pause it; not stored */
+	struct visits *visits; /* NULL: there were none yet; not stored */
+	int64_t changed_ms;    /* when the state was last heard of or changed; not stored */
 };
 
 /*
@@ -67,3 +74,8 @@ struct record *registry_find(struct registry *registry, const char *id);
 struct list *registry_all(struct registry *registry);
 
 void record_free(struct record *record);
+
+/* One visit more, to be given to visits_leave() once. NULL: there are `most` (0: any number will do), or no
+ * memory. */
+struct visits *record_enter(struct record *record, unsigned most);
+void visits_leave(struct visits *visits);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +47,9 @@ int buffer_reserve(struct buffer *buffer, size_t more)
 
 int buffer_append(struct buffer *buffer, const void *data, size_t size)
 {
-	int ret = buffer_reserve(buffer, size);
+	bool fits = size < buffer->capacity - buffer->size &&
+	            (!buffer->limit || size <= buffer->limit - buffer->size);
+	int ret = fits ? 0 : buffer_reserve(buffer, size);
 
 	if (ret < 0)
 		return ret;
@@ -80,6 +83,17 @@ int buffer_printf(struct buffer *buffer, const char *format, ...)
 	}
 	va_end(again);
 	return ret;
+}
+
+int buffer_append_number(struct buffer *buffer, uint64_t number)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do
+		digits[--at] = (char)('0' + number % 10);
+	while (number /= 10);
+	return buffer_append(buffer, digits + at, sizeof(digits) - at);
 }
 
 void buffer_consume(struct buffer *buffer, size_t size)

@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buffer {
 	char *data;  /* NULL until something is appended */
@@ -29,6 +30,9 @@ int buffer_append(struct buffer *buffer, const void *data, size_t size);
 int buffer_append_string(struct buffer *buffer, const char *text);
 int buffer_printf(struct buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A number in decimal; for where a format would cost more than what it writes. */
+int buffer_append_number(struct buffer *buffer, uint64_t number);
+
 /* Drop `size` bytes (at most what there is) from the front. */
 void buffer_consume(struct buffer *buffer, size_t size);
 
@@ -38,3 +42,12 @@ void buffer_clear(struct buffer *buffer);
 /* The content as a C string owned by the caller; the buffer is empty then. Never NULL but when out of memory.
  */
 char *buffer_take_string(struct buffer *buffer);
+
+/* Text of `length` bytes into an array of `size`, cut to what fits and ended with a NUL. */
+static inline void text_copy(char *to, size_t size, const char *text, size_t length)
+{
+	if (length >= size)
+		length = size - 1;
+	memcpy(to, text, length);
+	to[length] = '\0';
+}

@@ -69,7 +69,7 @@ static void on_target(struct stream *stream, int status, void *context)
 	} else {
 		(void)stream_write(tunnel->client, "OK\n", 3);
 		stream_splice(tunnel->client, stream, tunnel->head.data + tunnel->head_used,
-		              tunnel->head.size - tunnel->head_used);
+		              tunnel->head.size - tunnel->head_used, NULL, NULL);
 		tunnel_free(tunnel);
 	}
 }

@@ -119,11 +119,10 @@ static int on_stream_close(nghttp2_session *nghttp2, int32_t id, uint32_t why, v
 {
 	struct http2_stream *stream = nghttp2_session_get_stream_user_data(nghttp2, id);
 
-	(void)why;
 	(void)user;
 	if (stream) {
 		(void)nghttp2_session_set_stream_user_data(nghttp2, id, NULL);
-		http2_stream_free(stream);
+		http2_stream_free(stream, why != NGHTTP2_NO_ERROR);
 	}
 	return 0;
 }
@@ -139,15 +138,18 @@ static int on_not_sent(nghttp2_session *nghttp2, const nghttp2_frame *frame, int
 	return 0;
 }
 
-/* The answer has been sent before the request was complete: the rest of it is not wanted (RFC 9113, 8.1). */
+/* The answer has been sent before the request was complete: the rest of it is not wanted (RFC 9113, 8.1). Of
+ * a tunnel each side ends by itself. */
 static int on_sent(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user)
 {
 	struct http2_stream *stream = nghttp2_session_get_stream_user_data(nghttp2, frame->hd.stream_id);
 
 	(void)user;
-	if (stream && !stream->in_ended &&
-	    (frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) &&
-	    (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+	if (!stream || (frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS) ||
+	    !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+		return 0;
+	stream->out_closed = true;
+	if (!stream->in_ended && !http2_tunnel_is_open(stream))
 		(void)nghttp2_submit_rst_stream(nghttp2, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
 		                                NGHTTP2_NO_ERROR);
 	return 0;
@@ -167,6 +169,8 @@ static bool tell_drained(struct http2_session *session)
 		if (!stream->drained)
 			continue;
 		stream->drained = false;
+		if (stream->tunnel)
+			http2_tunnel_drained(stream);
 		if (!exchange || !exchange->on_drain)
 			continue;
 		told = true;
@@ -245,6 +249,7 @@ static int begin(struct connection *connection)
 	const nghttp2_settings_entry settings[] = {
 		{ NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, HTTP2_STREAMS_MAX },
 		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, HTTP2_STREAM_WINDOW },
+		{ NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1 },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
 		  (uint32_t)connection->server->options.max_head_size },
 	};
@@ -309,7 +314,7 @@ static void on_closed(struct connection *connection)
 	/* Answers that come from here on go nowhere. */
 	session->depth++;
 	list_for_each_safe (node, &session->streams)
-		http2_stream_free(list_entry(node, struct http2_stream, link));
+		http2_stream_free(list_entry(node, struct http2_stream, link), true);
 	session->connection = NULL;
 	connection->session = NULL;
 	session_free(session);

@@ -30,13 +30,14 @@ struct http2_stream *http2_stream_new(struct http2_session *session, int32_t id)
 	return stream;
 }
 
-void http2_stream_free(struct http2_stream *stream)
+void http2_stream_free(struct http2_stream *stream, bool torn)
 {
 	struct http2_session *session = stream->session;
 	struct http_exchange *exchange = stream->exchange;
 
 	list_remove(&stream->link);
 	stream->exchange = NULL;
+	http2_tunnel_free(stream, torn);
 	if (exchange) {
 		if (exchange->on_close)
 			exchange->on_close(exchange, exchange->close_context);
@@ -116,6 +117,12 @@ int http2_stream_field(struct http2_stream *stream, const char *name, size_t nam
 	} else if (is_name(name, name_size, ":authority")) {
 		stream->has_host = true;
 		ret = add_header(stream, "Host", 4, value, value_size);
+	} else if (is_name(name, name_size, ":protocol")) {
+		stream->websocket = true;
+		if (!is_name(value, value_size, "websocket"))
+			stream->refuse = 501;
+	} else if (stream->websocket && is_name(name, name_size, "sec-websocket-key")) {
+		ret = 0; /* has no meaning here */
 	} else if (is_name(name, name_size, "cookie")) {
 		ret = add_cookie(stream, value, value_size);
 	} else if (name_size && name[0] != ':' && !(stream->has_host && is_name(name, name_size, "host"))) {
@@ -201,7 +208,7 @@ static void flush_later(struct http2_session *session)
 		(void)http_connection_hold(session->connection);
 }
 
-static void wake_sender(struct http2_stream *stream)
+void http2_stream_wake(struct http2_stream *stream)
 {
 	struct http2_session *session = stream->session;
 
@@ -263,8 +270,7 @@ static size_t count_lines(const char *text)
 	return count;
 }
 
-/* `headers` is cut up; `length` -1: none is told. */
-static void submit(struct http2_stream *stream, int status, char *headers, int64_t length, bool body)
+void http2_stream_answer(struct http2_stream *stream, int status, char *headers, int64_t length, bool body)
 {
 	nghttp2_data_provider provider = { .source.ptr = stream, .read_callback = give_data };
 	cleanup_free nghttp2_nv *fields = calloc(count_lines(headers) + 2, sizeof(*fields));
@@ -291,8 +297,11 @@ static void carrier_begin(struct http_exchange *exchange, int status, int64_t co
 	struct http2_stream *stream = exchange->carrier_data;
 	bool told = status != 204 && status != 304 && status >= 200;
 
-	submit(stream, status, exchange->reply_headers.data, told ? content_length : -1,
-	       !exchange->reply_bodyless && content_length != 0);
+	/* It would say that the WebSocket is open. */
+	if (stream->websocket && status / 100 == 2)
+		status = 502;
+	http2_stream_answer(stream, status, exchange->reply_headers.data, told ? content_length : -1,
+	                    !exchange->reply_bodyless && content_length != 0);
 	flush_later(stream->session);
 }
 
@@ -303,7 +312,7 @@ static void carrier_write(struct http_exchange *exchange, const void *data, size
 	if (buffer_append(&stream->outbox, data, size) < 0)
 		(void)nghttp2_submit_rst_stream(stream->session->nghttp2, NGHTTP2_FLAG_NONE, stream->id,
 		                                NGHTTP2_INTERNAL_ERROR);
-	wake_sender(stream);
+	http2_stream_wake(stream);
 }
 
 static void carrier_end(struct http_exchange *exchange)
@@ -315,7 +324,7 @@ static void carrier_end(struct http_exchange *exchange)
 	stream->out_trailers = exchange->reply_trailers;
 	exchange->reply_trailers = (struct buffer)BUFFER_INIT;
 	http_exchange_free(exchange);
-	wake_sender(stream);
+	http2_stream_wake(stream);
 }
 
 static size_t carrier_pending(const struct http_exchange *exchange)
@@ -323,6 +332,11 @@ static size_t carrier_pending(const struct http_exchange *exchange)
 	const struct http2_stream *stream = exchange->carrier_data;
 
 	return (stream->outbox.size - stream->out_sent) * WEIGHT;
+}
+
+bool http2_stream_is_full(const struct http2_stream *stream)
+{
+	return (stream->outbox.size - stream->out_sent) * WEIGHT > STREAM_HIGH_WATER;
 }
 
 static void carrier_abort(struct http_exchange *exchange)
@@ -350,6 +364,13 @@ static void carrier_continue(struct http_exchange *exchange)
 
 /* --- the request's body --- */
 
+/* Whether what comes is nobody's: there is no exchange any more, or one that takes a request for a WebSocket,
+ * which has no body, for an ordinary one. */
+static bool is_unread(const struct http2_stream *stream)
+{
+	return !stream->exchange || (stream->websocket && stream->exchange->body_wanted);
+}
+
 /* Give the exchange what it wants. The caller flushes. */
 static void deliver(struct http2_stream *stream)
 {
@@ -362,12 +383,12 @@ static void deliver(struct http2_stream *stream)
 		if (piece.size) {
 			(void)nghttp2_session_consume_stream(stream->session->nghttp2, stream->id,
 			                                     piece.size);
-			if (exchange->body.on_data)
+			if (exchange->body.on_data && !is_unread(stream))
 				exchange->body.on_data(exchange, piece.data, piece.size,
 				                       exchange->body_context);
 			continue;
 		}
-		if (stream->in_ended && !exchange->body_ended)
+		if ((stream->in_ended || stream->websocket) && !exchange->body_ended)
 			http_exchange_body_ended(exchange);
 		return;
 	}
@@ -392,13 +413,18 @@ static const struct http_carrier stream_carrier = {
 	.end = carrier_end,
 	.pending = carrier_pending,
 	.abort = carrier_abort,
+	.join = http2_tunnel_join,
 };
 
 int http2_stream_data(struct http2_stream *stream, const char *data, size_t size)
 {
 	struct http_exchange *exchange = stream->exchange;
 
-	if (!exchange) {
+	if (stream->tunnel) {
+		http2_tunnel_data(stream, data, size);
+		return 0;
+	}
+	if (is_unread(stream)) {
 		(void)nghttp2_session_consume_stream(stream->session->nghttp2, stream->id, size);
 		return 0;
 	}
@@ -415,6 +441,10 @@ int http2_stream_data(struct http2_stream *stream, const char *data, size_t size
 void http2_stream_end(struct http2_stream *stream)
 {
 	stream->in_ended = true;
+	if (stream->tunnel) {
+		http2_tunnel_end(stream);
+		return;
+	}
 	if (stream->exchange && stream->trailers.count && http_head_finish(&stream->trailers) == 0) {
 		stream->exchange->trailers = stream->trailers;
 		stream->trailers = (struct http_head){ 0 };
@@ -432,7 +462,7 @@ static void refuse(struct http2_stream *stream, int status, const char *message)
 	stream->out_ended = true;
 	if (body)
 		(void)buffer_append_string(&stream->outbox, body);
-	submit(stream, status, headers, (int64_t)stream->outbox.size, stream->outbox.size > 0);
+	http2_stream_answer(stream, status, headers, (int64_t)stream->outbox.size, stream->outbox.size > 0);
 }
 
 void http2_stream_begin(struct http2_stream *stream)
@@ -447,8 +477,12 @@ void http2_stream_begin(struct http2_stream *stream)
 	if (!stream->refuse && stream->cookies.size &&
 	    add_header(stream, "Cookie", 6, stream->cookies.data, stream->cookies.size) < 0)
 		stream->refuse = 431;
+	if (!stream->refuse && stream->websocket && http2_tunnel_ask(stream) < 0)
+		stream->refuse = 431;
 	if (stream->refuse) {
-		refuse(stream, stream->refuse, "the request head is too large");
+		refuse(stream, stream->refuse,
+		       stream->refuse == 501 ? "no protocol but websocket can be connected to"
+		                             : "the request head is too large");
 		return;
 	}
 	if (!first_line_is_good(stream)) {
@@ -468,7 +502,8 @@ void http2_stream_begin(struct http2_stream *stream)
 	}
 	length = http_head_find(&exchange->head, "Content-Length");
 	exchange->content_length = length ? strtoll(length, NULL, 10) : -1;
-	exchange->has_body = !stream->in_ended;
+	exchange->has_body = !stream->in_ended && !stream->websocket;
+	exchange->wants_upgrade = stream->websocket;
 	exchange->carrier_data = stream;
 	stream->exchange = exchange;
 	connection->server->options.on_request(exchange, connection->server->options.context);

@@ -20,16 +20,25 @@ struct http_client {
 	unsigned max_idle;
 	unsigned idle_timeout_ms;
 	struct list idle;             /* struct upstream, oldest first */
-	struct list buckets[BUCKETS]; /* the same, by endpoint */
+	struct list buckets[BUCKETS]; /* struct place, by endpoint */
+};
+
+/* An endpoint that has connections. */
+struct place {
+	struct list link;
+	struct http_endpoint endpoint;
+	struct list idle;     /* struct upstream, oldest first */
+	unsigned idle_count;  /* of them */
+	unsigned connections; /* idle and busy ones */
 };
 
 /* A connection to an upstream: either idle in the pool or carrying one call. */
 struct upstream {
 	struct http_client *client;
-	struct http_endpoint endpoint;
+	struct place *place;
 	struct stream *stream;
-	struct list link;
-	struct list bucket;
+	struct list link;    /* of all that are idle */
+	struct list same;    /* of those with the same endpoint */
 	uint64_t idle_until; /* loop time, ms */
 	struct http_call *call;
 };
@@ -90,15 +99,77 @@ static struct list *bucket_of(struct http_client *client, const struct http_endp
 	return &client->buckets[hash % BUCKETS];
 }
 
+static struct place *place_find(struct http_client *client, const struct http_endpoint *endpoint)
+{
+	list_for_each (node, bucket_of(client, endpoint)) {
+		struct place *place = list_entry(node, struct place, link);
+
+		if (endpoint_equal(&place->endpoint, endpoint))
+			return place;
+	}
+	return NULL;
+}
+
+/* The place of one connection more. NULL: no memory. */
+static struct place *place_ref(struct http_client *client, const struct http_endpoint *endpoint)
+{
+	struct place *place = place_find(client, endpoint);
+
+	if (!place) {
+		place = calloc(1, sizeof(*place));
+		if (!place)
+			return NULL;
+		place->endpoint = *endpoint;
+		list_init(&place->idle);
+		list_append(bucket_of(client, endpoint), &place->link);
+	}
+	place->connections++;
+	return place;
+}
+
+static void place_unref(struct place *place)
+{
+	if (--place->connections)
+		return;
+	list_remove(&place->link);
+	free(place);
+}
+
+static void upstream_unlink(struct upstream *upstream)
+{
+	if (!list_empty(&upstream->link))
+		upstream->place->idle_count--;
+	list_remove(&upstream->link);
+	list_remove(&upstream->same);
+}
+
 static void upstream_close(struct upstream *upstream)
 {
-	list_remove(&upstream->link);
-	list_remove(&upstream->bucket);
+	upstream_unlink(upstream);
+	place_unref(upstream->place);
 	if (upstream->stream) {
 		stream_set_events(upstream->stream, NULL, NULL);
 		stream_close(upstream->stream);
 	}
 	free(upstream);
+}
+
+/* Takes the stream. NULL: no memory. */
+static struct upstream *upstream_new(struct http_client *client, const struct http_endpoint *endpoint,
+                                     struct stream *stream)
+{
+	struct upstream *upstream = calloc(1, sizeof(*upstream));
+	struct place *place = upstream ? place_ref(client, endpoint) : NULL;
+
+	if (!place) {
+		free(upstream);
+		stream_close(stream);
+		return NULL;
+	}
+	*upstream = (struct upstream){ .client = client, .place = place, .stream = stream };
+	list_init(&upstream->link);
+	list_init(&upstream->same);
+	return upstream;
 }
 
 static void on_idle_data(struct stream *stream, const char *data, size_t size, void *context)
@@ -133,8 +204,6 @@ static void upstream_keep(struct upstream *upstream)
 		                                     .on_close = on_idle_close };
 	struct http_client *client = upstream->client;
 	uint64_t now = uv_now(client->loop);
-	struct list *bucket = bucket_of(client, &upstream->endpoint);
-	unsigned same = 0;
 
 	while (!list_empty(&client->idle)) {
 		struct upstream *oldest = list_entry(client->idle.next, struct upstream, link);
@@ -143,38 +212,33 @@ static void upstream_keep(struct upstream *upstream)
 			break;
 		upstream_close(oldest);
 	}
-	list_for_each (node, bucket)
-		same += endpoint_equal(&list_entry(node, struct upstream, bucket)->endpoint,
-		                       &upstream->endpoint);
-	if (same >= client->max_idle) {
+	if (upstream->place->idle_count >= client->max_idle) {
 		upstream_close(upstream);
 		return;
 	}
 	upstream->call = NULL;
 	upstream->idle_until = now + client->idle_timeout_ms;
 	list_append(&client->idle, &upstream->link);
-	list_append(bucket, &upstream->bucket);
+	list_append(&upstream->place->idle, &upstream->same);
+	upstream->place->idle_count++;
 	stream_set_events(upstream->stream, &events, upstream);
 	stream_read_start(upstream->stream);
 }
 
+/* The one that was used last: the others may go one day. It goes on being read, by whom it is given to at
+ * once. */
 static struct upstream *pool_take(struct http_client *client, const struct http_endpoint *endpoint)
 {
-	uint64_t now = uv_now(client->loop);
+	struct place *place = place_find(client, endpoint);
+	struct upstream *upstream;
 
-	struct list *bucket = bucket_of(client, endpoint);
-
-	for (struct list *node = bucket->prev; node != bucket; node = node->prev) {
-		struct upstream *upstream = list_entry(node, struct upstream, bucket);
-
-		if (upstream->idle_until >= now && endpoint_equal(&upstream->endpoint, endpoint)) {
-			list_remove(&upstream->link);
-			list_remove(&upstream->bucket);
-			/* It goes on being read, by whom it is given to at once. */
-			return upstream;
-		}
-	}
-	return NULL;
+	if (!place || list_empty(&place->idle))
+		return NULL;
+	upstream = list_entry(place->idle.prev, struct upstream, same);
+	if (upstream->idle_until < uv_now(client->loop))
+		return NULL;
+	upstream_unlink(upstream);
+	return upstream;
 }
 
 struct http_client *http_client_new(uv_loop_t *loop, unsigned max_idle, unsigned idle_timeout_ms)
@@ -198,6 +262,10 @@ void http_client_free(struct http_client *client)
 		return;
 	list_for_each_safe (node, &client->idle)
 		upstream_close(list_entry(node, struct upstream, link));
+	/* Those of calls that are still under way go with these. */
+	for (size_t i = 0; i < BUCKETS; i++)
+		list_for_each_safe (node, &client->buckets[i])
+			list_remove(node);
 	free(client);
 }
 
@@ -206,7 +274,7 @@ void http_client_forget(struct http_client *client, const char *unix_path)
 	list_for_each_safe (node, &client->idle) {
 		struct upstream *upstream = list_entry(node, struct upstream, link);
 
-		if (strcmp(upstream->endpoint.unix_path, unix_path) == 0)
+		if (strcmp(upstream->place->endpoint.unix_path, unix_path) == 0)
 			upstream_close(upstream);
 	}
 }
@@ -558,17 +626,11 @@ static void on_endpoint_connected(struct stream *stream, int status, void *conte
 		call_release(call);
 		return;
 	}
-	upstream = stream ? calloc(1, sizeof(*upstream)) : NULL;
-	if (!upstream) {
-		if (stream)
-			stream_close(stream);
+	upstream = stream ? upstream_new(call->client, &call->endpoint, stream) : NULL;
+	if (upstream)
+		call_start(call, upstream);
+	else
 		call_fail(call, stream ? HTTP_CALL_BROKEN : (enum http_call_error)status);
-		return;
-	}
-	*upstream = (struct upstream){ .client = call->client, .endpoint = call->endpoint, .stream = stream };
-	list_init(&upstream->link);
-	list_init(&upstream->bucket);
-	call_start(call, upstream);
 }
 
 static void call_connect(struct http_call *call, bool allow_reuse)
@@ -588,19 +650,21 @@ struct http_call *http_call_new(struct http_client *client, const struct http_en
                                 const char *method, const char *target, const struct http_call_events *events,
                                 void *context)
 {
-	struct http_call *call = calloc(1, sizeof(*call));
+	struct http_call *call = malloc(sizeof(*call));
 
 	if (!call)
 		return NULL;
-	call->client = client;
-	call->endpoint = *endpoint;
-	call->events = events;
-	call->context = context;
-	(void)snprintf(call->method, sizeof(call->method), "%s", method);
+	*call = (struct http_call){
+		.client = client, .endpoint = *endpoint, .events = events, .context = context
+	};
+	text_copy(call->method, sizeof(call->method), method, strlen(method));
 	http_parser_init(&call->parser, HTTP_RESPONSE);
 	call->parser.data = call;
 	(void)buffer_reserve(&call->request, USUAL_HEAD);
-	(void)buffer_printf(&call->request, "%s %s HTTP/1.1\r\n", method, target);
+	(void)buffer_append_string(&call->request, method);
+	(void)buffer_append(&call->request, " ", 1);
+	(void)buffer_append_string(&call->request, target);
+	(void)buffer_append_string(&call->request, " HTTP/1.1\r\n");
 	return call;
 }
 

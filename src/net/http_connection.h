@@ -24,7 +24,8 @@ struct http_carrier {
 	void (*write)(struct http_exchange *exchange, const void *data, size_t size);
 	void (*end)(struct http_exchange *exchange); /* frees it */
 	size_t (*pending)(const struct http_exchange *exchange);
-	void (*abort)(struct http_exchange *exchange); /* frees it */
+	void (*abort)(struct http_exchange *exchange);                               /* frees it */
+	int (*join)(struct http_exchange *exchange, const struct http_joint *joint); /* frees it when 0 */
 };
 
 extern const struct http_carrier http_connection_carrier;

@@ -1,4 +1,5 @@
 /* What a handler does with one exchange: read the request, take the body, write the reply. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,12 +234,39 @@ void http_request_collect(struct http_exchange *exchange, size_t limit,
 
 void http_reply_header(struct http_exchange *exchange, const char *name, const char *value)
 {
+	if (!exchange->reply_headers.data)
+		(void)buffer_reserve(&exchange->reply_headers, FRAME_HEAD);
 	http_append_header(&exchange->reply_headers, name, value);
+}
+
+/* On the way of every request: no format to be read, one piece of memory for all that leaves at once. */
+static void head_write(struct http_exchange *exchange, int status, bool no_length, int64_t content_length)
+{
+	struct buffer *to = &exchange->connection->held;
+	bool small = content_length > 0 && content_length <= COPY_MAX && !exchange->reply_bodyless;
+
+	buffer_clear(to);
+	(void)buffer_reserve(to, exchange->reply_headers.size + FRAME_HEAD +
+	                                 (small ? (size_t)content_length : 0));
+	(void)buffer_append_string(to, "HTTP/1.1 ");
+	(void)buffer_append_number(to, (uint64_t)status);
+	(void)buffer_append(to, " ", 1);
+	(void)buffer_append_string(to, http_reason(status));
+	(void)buffer_append(to, "\r\n", 2);
+	(void)buffer_append(to, exchange->reply_headers.data, exchange->reply_headers.size);
+	if (exchange->reply_chunked) {
+		(void)buffer_append_string(to, "Transfer-Encoding: chunked\r\n");
+	} else if (!no_length) {
+		(void)buffer_append_string(to, "Content-Length: ");
+		(void)buffer_append_number(to, content_length > 0 ? (uint64_t)content_length : 0);
+		(void)buffer_append(to, "\r\n", 2);
+	}
+	(void)buffer_append_string(to, exchange->keep_alive ? "Connection: keep-alive\r\n\r\n"
+	                                                    : "Connection: close\r\n\r\n");
 }
 
 static void connection_begin(struct http_exchange *exchange, int status, int64_t content_length)
 {
-	cleanup_buffer struct buffer head = BUFFER_INIT;
 	struct connection *connection = exchange->connection;
 	bool empty_status = status == 204 || status == 304 || status < 200;
 
@@ -248,59 +276,54 @@ static void connection_begin(struct http_exchange *exchange, int status, int64_t
 	if (exchange->wants_upgrade ||
 	    (!connection->message_done && exchange->content_length > HTTP_MAX_DISCARD))
 		exchange->keep_alive = false;
-	(void)buffer_reserve(&head, exchange->reply_headers.size + FRAME_HEAD);
-	(void)buffer_printf(&head, "HTTP/1.1 %d %s\r\n", status, http_reason(status));
-	if (exchange->reply_headers.size)
-		(void)buffer_append(&head, exchange->reply_headers.data, exchange->reply_headers.size);
-	if (exchange->reply_chunked)
-		(void)buffer_append_string(&head, "Transfer-Encoding: chunked\r\n");
-	else if (!empty_status)
-		(void)buffer_printf(&head, "Content-Length: %lld\r\n", (long long)content_length);
-	(void)buffer_printf(&head, "Connection: %s\r\n\r\n", exchange->keep_alive ? "keep-alive" : "close");
-	buffer_fini(&connection->held);
-	connection->held = head;
-	head = (struct buffer)BUFFER_INIT;
+	head_write(exchange, status, empty_status, content_length);
 	if (exchange->reply_bodyless || content_length == 0 || !http_connection_hold(connection))
+		http_connection_release(connection);
+}
+
+/* What fits goes with the head, if that still waits. */
+static void write_plain(struct connection *connection, const void *data, size_t size)
+{
+	bool copied = connection->held.size && size <= COPY_MAX &&
+	              buffer_append(&connection->held, data, size) == 0;
+
+	http_connection_release(connection);
+	if (!copied)
+		(void)stream_write(connection->stream, data, size);
+}
+
+/* One write per chunk, or for as many small ones as come in one turn of the loop, with the head before and
+ * the end behind them. */
+static void write_chunk(struct connection *connection, const void *data, size_t size)
+{
+	struct buffer *held = &connection->held;
+
+	if (http_append_chunk_size(held, size) < 0 || buffer_append(held, data, size) < 0 ||
+	    buffer_append(held, "\r\n", 2) < 0) {
+		stream_close(connection->stream);
+		return;
+	}
+	if (held->size > COPY_MAX || !http_connection_hold(connection))
 		http_connection_release(connection);
 }
 
 static void connection_write(struct http_exchange *exchange, const void *data, size_t size)
 {
-	struct connection *connection = exchange->connection;
-	struct stream *stream = connection->stream;
-	cleanup_buffer struct buffer chunk = BUFFER_INIT;
-
-	if (!exchange->reply_chunked) {
-		if (size > COPY_MAX || !connection->held.size ||
-		    buffer_append(&connection->held, data, size) < 0) {
-			http_connection_release(connection);
-			(void)stream_write(stream, data, size);
-		} else {
-			http_connection_release(connection);
-		}
-		return;
-	}
-	/* One write per chunk, so that it leaves in one packet, with the head if that still waits. */
-	chunk = connection->held;
-	connection->held = (struct buffer)BUFFER_INIT;
-	if (http_append_chunk_size(&chunk, size) < 0 || buffer_append(&chunk, data, size) < 0 ||
-	    buffer_append(&chunk, "\r\n", 2) < 0) {
-		stream_close(stream);
-		return;
-	}
-	(void)stream_write(stream, chunk.data, chunk.size);
+	if (exchange->reply_chunked)
+		write_chunk(exchange->connection, data, size);
+	else
+		write_plain(exchange->connection, data, size);
 }
 
-static void send_last_chunk(struct http_exchange *exchange)
+static void append_last_chunk(struct http_exchange *exchange)
 {
-	struct stream *stream = exchange->connection->stream;
-	cleanup_buffer struct buffer end = BUFFER_INIT;
+	struct connection *connection = exchange->connection;
+	const struct buffer *trailers = &exchange->reply_trailers;
 
-	if (buffer_printf(&end, "0\r\n%s\r\n",
-	                  exchange->reply_trailers.data ? exchange->reply_trailers.data : "") < 0)
-		stream_close(stream);
-	else
-		(void)stream_write(stream, end.data, end.size);
+	if (buffer_append_string(&connection->held, "0\r\n") < 0 ||
+	    buffer_append(&connection->held, trailers->data, trailers->size) < 0 ||
+	    buffer_append(&connection->held, "\r\n", 2) < 0)
+		stream_close(connection->stream);
 }
 
 static void connection_end(struct http_exchange *exchange)
@@ -308,9 +331,9 @@ static void connection_end(struct http_exchange *exchange)
 	struct connection *connection = exchange->connection;
 	bool keep_alive = exchange->keep_alive;
 
-	http_connection_release(connection);
 	if (exchange->reply_chunked && !exchange->reply_bodyless)
-		send_last_chunk(exchange);
+		append_last_chunk(exchange);
+	http_connection_release(connection);
 	connection->exchange = NULL;
 	http_exchange_free(exchange);
 	if (!keep_alive) {
@@ -428,21 +451,6 @@ static void connection_abort(struct http_exchange *exchange)
 	stream_close(connection->stream);
 }
 
-const struct http_carrier http_connection_carrier = {
-	.go_on = connection_go_on,
-	.send_continue = connection_continue,
-	.begin = connection_begin,
-	.write = connection_write,
-	.end = connection_end,
-	.pending = connection_pending,
-	.abort = connection_abort,
-};
-
-void http_exchange_abort(struct http_exchange *exchange)
-{
-	exchange->carrier->abort(exchange);
-}
-
 struct stream *http_exchange_take_stream(struct http_exchange *exchange, char **ret_rest,
                                          size_t *ret_rest_size)
 {
@@ -467,4 +475,38 @@ struct stream *http_exchange_take_stream(struct http_exchange *exchange, char **
 	if (!connection->feeding)
 		http_connection_detached(connection);
 	return stream;
+}
+
+static int connection_join(struct http_exchange *exchange, const struct http_joint *joint)
+{
+	cleanup_free char *early = NULL;
+	size_t early_size = 0;
+	struct stream *client = http_exchange_take_stream(exchange, &early, &early_size);
+
+	(void)stream_write(client, joint->head, joint->head_size);
+	if (joint->rest_size)
+		(void)stream_write(client, joint->rest, joint->rest_size);
+	stream_splice(client, joint->stream, early, early_size, joint->done, joint->context);
+	return 0;
+}
+
+const struct http_carrier http_connection_carrier = {
+	.go_on = connection_go_on,
+	.send_continue = connection_continue,
+	.begin = connection_begin,
+	.write = connection_write,
+	.end = connection_end,
+	.pending = connection_pending,
+	.abort = connection_abort,
+	.join = connection_join,
+};
+
+void http_exchange_abort(struct http_exchange *exchange)
+{
+	exchange->carrier->abort(exchange);
+}
+
+int http_exchange_join(struct http_exchange *exchange, const struct http_joint *joint)
+{
+	return exchange->wants_upgrade ? exchange->carrier->join(exchange, joint) : -EPROTO;
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define USUAL_HEAD 500 /* bytes of most heads */
+
 void http_head_init(struct http_head *head, size_t limit)
 {
 	*head = (struct http_head){ 0 };
@@ -30,6 +32,9 @@ static int begin_header(struct http_head *head)
 		head->offsets = offsets;
 		head->capacity = capacity;
 	}
+	/* Most heads fit; a limit below it is told of when something is really too long. */
+	if (!head->count)
+		(void)buffer_reserve(&head->text, USUAL_HEAD);
 	if (head->count) {
 		int ret = buffer_append(&head->text, "", 1);
 
@@ -79,7 +84,7 @@ int http_head_finish(struct http_head *head)
 		head->offsets[2 * head->count - 1] = head->text.size;
 		head->in_value = true;
 	}
-	head->headers = calloc(head->count + 1, sizeof(*head->headers));
+	head->headers = reallocarray(NULL, head->count + 1, sizeof(*head->headers));
 	if (!head->headers)
 		return -ENOMEM;
 	for (size_t i = 0; i < head->count; i++) {
@@ -113,5 +118,14 @@ void http_append_header(struct buffer *to, const char *name, const char *value)
 
 int http_append_chunk_size(struct buffer *to, size_t size)
 {
-	return buffer_printf(to, "%zx\r\n", size);
+	static const char hex[] = "0123456789abcdef";
+	char text[2 * sizeof(size) + 2];
+	size_t at = sizeof(text);
+
+	text[--at] = '\n';
+	text[--at] = '\r';
+	do
+		text[--at] = hex[size % 16];
+	while (size /= 16);
+	return buffer_append(to, text + at, sizeof(text) - at);
 }

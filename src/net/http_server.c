@@ -17,6 +17,7 @@
 #define DEFAULT_MAX_CONNECTIONS 4096
 #define DEFAULT_IDLE_TIMEOUT_MS 75000
 #define LINGER_MS               30000       /* for a client to stop sending what nobody reads */
+#define HELD_KEPT               4096        /* bytes of memory for answers that a connection keeps */
 #define MAX_BACKLOG             (64 * 1024) /* bytes read ahead of what is wanted before reading stops */
 
 struct listener {
@@ -179,12 +180,16 @@ void http_connection_finish(struct connection *connection)
 
 void http_connection_release(struct connection *connection)
 {
-	cleanup_buffer struct buffer held = connection->held;
+	struct buffer *held = &connection->held;
 
 	list_remove(&connection->holding_link);
-	connection->held = (struct buffer)BUFFER_INIT;
-	if (held.size && connection->stream)
-		(void)stream_write(connection->stream, held.data, held.size);
+	if (held->size && connection->stream)
+		(void)stream_write(connection->stream, held->data, held->size);
+	/* The next answer will be much like this one. */
+	if (held->capacity > HELD_KEPT)
+		buffer_fini(held);
+	else
+		buffer_clear(held);
 	if (connection->session)
 		connection->protocol->drain(connection);
 }
@@ -376,7 +381,7 @@ static bool split_target(struct http_exchange *exchange)
 struct http_exchange *http_exchange_new(struct connection *connection, const struct http_carrier *carrier,
                                         const char *method, struct http_head *head, char *target)
 {
-	struct http_exchange *exchange = calloc(1, sizeof(*exchange));
+	struct http_exchange *exchange = malloc(sizeof(*exchange));
 	const char *expect;
 
 	if (!exchange) {
@@ -384,13 +389,12 @@ struct http_exchange *http_exchange_new(struct connection *connection, const str
 		free(target);
 		return NULL;
 	}
-	exchange->connection = connection;
-	exchange->carrier = carrier;
+	*exchange = (struct http_exchange){
+		.connection = connection, .carrier = carrier, .head = *head, .target = target
+	};
 	list_init(&exchange->query_values);
-	exchange->head = *head;
 	*head = (struct http_head){ 0 };
-	exchange->target = target;
-	(void)snprintf(exchange->method, sizeof(exchange->method), "%s", method);
+	text_copy(exchange->method, sizeof(exchange->method), method, strlen(method));
 	expect = http_head_find(&exchange->head, "Expect");
 	exchange->expects_continue = expect && strcasecmp(expect, "100-continue") == 0;
 	if (!exchange->target || !split_target(exchange)) {

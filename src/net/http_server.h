@@ -152,10 +152,29 @@ void http_exchange_abort(struct http_exchange *exchange);
 /*
  * Take the connection away from HTTP (after an upgrade). The caller owns the stream and writes all that
  * follows, the reply head included. `ret_rest` gets what the client already sent beyond the head: a copy to
- * be freed.
+ * be freed. A stream of HTTP/2 cannot be taken.
  */
 struct stream *http_exchange_take_stream(struct http_exchange *exchange, char **ret_rest,
                                          size_t *ret_rest_size);
+
+/*
+ * Grant an upgrade that another peer has accepted, and join both: its head of 101 and what followed go to the
+ * client, then bytes both ways as with stream_splice(), until both have ended; then `done` is called once.
+ * Serves what http_request_wants_upgrade() tells of, whatever carries it: of a stream of HTTP/2 that is a
+ * WebSocket (RFC 8441), for which the server has made a key of its own, and whose answer is compared with it.
+ * 0: the exchange is over and `stream` taken. Else both are as before: -EPROTO for an answer that does not
+ * fit, -ENOMEM.
+ */
+struct http_joint {
+	struct stream *stream;
+	const char *head; /* the whole, with its empty line */
+	size_t head_size;
+	const char *rest;
+	size_t rest_size;
+	stream_spliced_fn *done;
+	void *context;
+};
+int http_exchange_join(struct http_exchange *exchange, const struct http_joint *joint);
 
 /* The standard reason phrase of a status ("Not Found"), or "Status". */
 const char *http_reason(int status);

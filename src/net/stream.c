@@ -206,12 +206,16 @@ void stream_set_events(struct stream *stream, const struct stream_events *events
 	stream->context = context;
 }
 
+/* A process has one loop, and that reads one thing at a time: what it read into last is for the next. */
+static char *spare;
+
 static void give_read_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
-	char *space = malloc(READ_SIZE);
+	char *space = spare ? spare : malloc(READ_SIZE);
 
 	(void)handle;
 	(void)suggested;
+	spare = NULL;
 	/* Lives from here to the end of on_read. Without memory libuv reports ENOBUFS there. */
 	*buffer = uv_buf_init(space, space ? READ_SIZE : 0);
 }
@@ -270,7 +274,10 @@ static void handle_read(uv_stream_t *uv, ssize_t got, const char *data)
 static void on_read(uv_stream_t *uv, ssize_t got, const uv_buf_t *buffer)
 {
 	handle_read(uv, got, buffer->base);
-	free(buffer->base);
+	if (spare)
+		free(buffer->base);
+	else
+		spare = buffer->base;
 }
 
 void stream_read_start(struct stream *stream)
@@ -430,7 +437,16 @@ struct splice_side {
 struct splice {
 	struct splice_side a;
 	struct splice_side b;
+	stream_spliced_fn *done; /* NULL: nobody asks */
+	void *context;
 };
+
+static void splice_free(struct splice *splice)
+{
+	if (splice->done)
+		splice->done(splice->context);
+	free(splice);
+}
 
 static void splice_data(struct stream *stream, const char *data, size_t size, void *context)
 {
@@ -475,7 +491,7 @@ static void splice_close(struct stream *stream, int status, void *context)
 	(void)stream;
 	side->stream = NULL;
 	if (!side->other->stream) {
-		free(side->splice);
+		splice_free(side->splice);
 		return;
 	}
 	/* A clean end lets the other side finish what it still has to send; a broken one does not. */
@@ -485,7 +501,8 @@ static void splice_close(struct stream *stream, int status, void *context)
 		stream_close(side->other->stream);
 }
 
-void stream_splice(struct stream *a, struct stream *b, const void *head, size_t head_size)
+void stream_splice(struct stream *a, struct stream *b, const void *head, size_t head_size,
+                   stream_spliced_fn *done, void *context)
 {
 	static const struct stream_events events = { splice_data, splice_end, splice_drain, splice_close };
 	struct splice *splice = calloc(1, sizeof(*splice));
@@ -495,8 +512,12 @@ void stream_splice(struct stream *a, struct stream *b, const void *head, size_t 
 		stream_set_events(b, NULL, NULL);
 		stream_close(a);
 		stream_close(b);
+		if (done)
+			done(context);
 		return;
 	}
+	splice->done = done;
+	splice->context = context;
 	splice->a = (struct splice_side){ .splice = splice, .stream = a, .other = &splice->b };
 	splice->b = (struct splice_side){ .splice = splice, .stream = b, .other = &splice->a };
 	stream_set_events(a, &events, &splice->a);

@@ -75,6 +75,9 @@ void stream_close(struct stream *stream);
 
 /*
  * Join two streams both ways with back-pressure and half-close, until both have ended or one fails. Takes
- * both. `head` is what was already read from `a` and goes to `b` first.
+ * both. `head` is what was already read from `a` and goes to `b` first. `done` (NULL: nobody) is called once
+ * when both are closed.
  */
-void stream_splice(struct stream *a, struct stream *b, const void *head, size_t head_size);
+typedef void stream_spliced_fn(void *context);
+void stream_splice(struct stream *a, struct stream *b, const void *head, size_t head_size,
+                   stream_spliced_fn *done, void *context);

@@ -4,6 +4,9 @@
  * rest is what the client sends. Whatever comes, exchanges come and go in order, nothing leaks, and heads are
  * such that they can be passed on as HTTP/1.1.
  */
+#include <errno.h>
+#include <openssl/sha.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +21,9 @@
 #define MODES       4
 #define BODY_LIMIT  64
 #define PREFACE     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#define PEERS       128
+#define QUIT        'q'
+#define MAGIC       "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #define LARGE_REPLY 70000 /* more than a window */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -30,6 +36,8 @@ enum mode {
 	MODE_ABORT,   /* at the first piece of the body, or at its end */
 	MODE_NEVER,   /* read all, never answer */
 	MODE_LARGE,   /* at once, and much */
+	MODE_JOIN, /* grant a WebSocket, with a peer that says everything back until it hears QUIT; else reply
+	            */
 	MODE_COUNT,
 };
 
@@ -47,6 +55,8 @@ struct request {
 };
 
 static struct request *requests[256]; /* those that are open; a server allows fewer */
+
+static int peers[PEERS]; /* sockets of those that are joined; 0: none */
 
 static void finish(struct request *request)
 {
@@ -138,8 +148,81 @@ static void check_head(const struct http_exchange *exchange)
 		if (!headers[i].name[0] || strpbrk(headers[i].name, "\r\n: ") ||
 		    strpbrk(headers[i].value, "\r\n"))
 			abort();
-	if (http_request_wants_upgrade(exchange))
+	if (http_request_wants_upgrade(exchange) &&
+	    (strcmp(http_request_method(exchange), "GET") != 0 ||
+	     strlen(http_request_header(exchange, "Upgrade")) != 9 || http_request_has_body(exchange)))
 		abort();
+}
+
+/* --- what is joined --- */
+
+static void on_parted(void *context)
+{
+	struct session *session = context;
+
+	session->open--;
+}
+
+static void write_grant(struct buffer *to, const char *key)
+{
+	cleanup_buffer struct buffer text = BUFFER_INIT;
+	unsigned char digest[SHA_DIGEST_LENGTH];
+
+	(void)buffer_printf(&text, "%s" MAGIC, key);
+	(void)SHA1((const unsigned char *)text.data, text.size, digest);
+	(void)buffer_append_string(to, "HTTP/1.1 101 Switching Protocols\r\nX-More: a\r\nConnection: "
+	                               "Upgrade\r\nSec-WebSocket-Accept: ");
+	(void)base64_encode(to, digest, sizeof(digest));
+	(void)buffer_append_string(to, "\r\n\r\n");
+}
+
+static bool join(struct session *session, struct http_exchange *exchange)
+{
+	const char *key = http_request_header(exchange, "Sec-WebSocket-Key");
+	cleanup_buffer struct buffer head = BUFFER_INIT;
+	struct http_joint joint = { .rest = "rest", .rest_size = 4, .done = on_parted, .context = session };
+	int pair[2];
+	size_t place = 0;
+
+	while (place < PEERS && peers[place])
+		place++;
+	if (place == PEERS || !http_request_wants_upgrade(exchange))
+		return false;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
+		abort();
+	write_grant(&head, key);
+	joint.stream = stream_new_fd(http_exchange_loop(exchange), pair[0], NULL);
+	joint.head = "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: no\r\n\r\n";
+	joint.head_size = strlen(joint.head);
+	if (!joint.stream || http_exchange_join(exchange, &joint) != -EPROTO)
+		abort();
+	joint.head = head.data;
+	joint.head_size = head.size;
+	session->open++;
+	if (http_exchange_join(exchange, &joint) < 0)
+		abort();
+	peers[place] = pair[1];
+	return true;
+}
+
+static void drop_peer(int *peer)
+{
+	close(*peer);
+	*peer = 0;
+}
+
+static void turn_peers(void)
+{
+	char data[4096];
+
+	for (size_t i = 0; i < PEERS; i++) {
+		ssize_t got = peers[i] ? recv(peers[i], data, sizeof(data), 0) : -1;
+
+		if (got > 0 && data[0] != QUIT)
+			(void)send(peers[i], data, (size_t)got, MSG_NOSIGNAL);
+		else if (got >= 0)
+			drop_peer(&peers[i]);
+	}
 }
 
 static void on_request(struct http_exchange *exchange, void *context)
@@ -150,6 +233,8 @@ static void on_request(struct http_exchange *exchange, void *context)
 	struct request *request;
 
 	check_head(exchange);
+	if (mode == MODE_JOIN && join(session, exchange))
+		return;
 	if (mode == MODE_COLLECT) {
 		http_request_collect(exchange, BODY_LIMIT, on_collected, NULL);
 		return;
@@ -166,7 +251,7 @@ static void on_request(struct http_exchange *exchange, void *context)
 		}
 	}
 	http_exchange_on_close(exchange, on_close, request);
-	if (mode == MODE_REPLY || mode == MODE_LARGE) {
+	if (mode == MODE_REPLY || mode == MODE_LARGE || mode == MODE_JOIN) {
 		reply(request, mode == MODE_LARGE ? LARGE_REPLY : 6);
 		return;
 	}
@@ -183,6 +268,7 @@ static void turn(uv_loop_t *loop, int client)
 
 	for (int i = 0; i < 2; i++)
 		(void)uv_run(loop, UV_RUN_NOWAIT);
+	turn_peers();
 	for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
 		if (requests[i] && requests[i]->paused) {
 			requests[i]->paused = false;
@@ -228,6 +314,10 @@ static void serve(const uint8_t *modes, const uint8_t *data, size_t size, uint32
 	close(client);
 	(void)uv_run(&loop, UV_RUN_NOWAIT);
 	http_server_free(server);
+	/* What was for them may still be on its way. */
+	for (size_t i = 0; i < PEERS; i++)
+		if (peers[i])
+			drop_peer(&peers[i]);
 	(void)uv_run(&loop, UV_RUN_DEFAULT);
 	if (session.open || uv_loop_close(&loop) < 0)
 		abort();
@@ -237,6 +327,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (size < 1 + MODES)
 		return 0;
+	(void)signal(SIGPIPE, SIG_IGN); /* as every program here does */
 	serve(data + 1, data + 1 + MODES, size - 1 - MODES, 0);
 	serve(data + 1, data + 1 + MODES, size - 1 - MODES, data[0] + 1u);
 	return 0;

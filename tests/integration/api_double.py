@@ -1,5 +1,6 @@
 """A stand-in for atoll-node and for the guests behind it: the node API on a unix socket, and for each sandbox a
 "monitor" socket that speaks the hybrid vsock handshake and leads to TCP servers of the test."""
+import base64
 import hashlib
 import http.server
 import json
@@ -309,7 +310,7 @@ class Guest:
 
     def __init__(self, name):
         self.name, self.seen, self.sent = name, [], 0
-        self.aborted = threading.Event()
+        self.aborted, self.release = threading.Event(), threading.Event()
         guest = self
 
         class Handler(GuestHandler):
@@ -475,12 +476,52 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
             size += len(piece)
         self.reply(200, str(size).encode())
 
-    def on_ws(self):
-        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                         b"Sec-WebSocket-Accept: yes\r\n\r\nhello")
-        while data := self.connection.recv(65536):
-            self.wfile.write(b"<" + data + b">")
+    def accept_websocket(self, more=b""):
+        key = self.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + more +
+                         b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key.encode()).digest()) + b"\r\n\r\nhello")
         self.close_connection = True
+
+    def on_ws(self):
+        self.guest.aborted.clear()
+        self.accept_websocket()
+        try:
+            while data := self.connection.recv(65536):
+                self.wfile.write(b"<" + data + b">")
+        finally:
+            self.guest.aborted.set()
+
+    def on_ws_late(self):
+        time.sleep(0.2)
+        self.on_ws()
+
+    def on_ws_half(self):
+        """Says its part, then listens to the end."""
+        self.guest.aborted.clear()
+        self.accept_websocket()
+        self.connection.shutdown(socket.SHUT_WR)
+        self.guest.heard = b""
+        while data := self.connection.recv(65536):
+            self.guest.heard += data
+        self.guest.aborted.set()
+
+    def on_ws_flood(self):
+        """Says more than anybody takes; counts what it got rid of."""
+        self.guest.sent = 0
+        self.accept_websocket()
+        try:
+            while True:
+                self.guest.sent += self.connection.send(b"f" * 65536)
+        except OSError:
+            self.guest.aborted.set()
+
+    def on_ws_deaf(self):
+        """Takes nothing."""
+        self.accept_websocket()
+        self.guest.release.wait(20)
+
+    def on_ws_twice(self):
+        self.accept_websocket(b"Sec-WebSocket-Accept: x\r\n")
 
     def on_unasked(self):
         self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")

@@ -71,6 +71,30 @@ class Client:
                 return got
         return None
 
+    def websocket(self, host, path, more=(), protocol="websocket"):
+        """An extended CONNECT: RFC 8441."""
+        return self.request(host, path, "CONNECT", [(":protocol", protocol), ("sec-websocket-version", "13"), *more], False)
+
+    def data(self, stream, payload, end=False):
+        self.send(frame(DATA, END_STREAM if end else 0, stream, payload))
+
+    def take(self, stream, size):
+        """So many bytes of data, or those up to the end of the stream; None when it was torn."""
+        data = b""
+        while len(data) < size and (got := self.read()):
+            kind, flags, which, payload = got
+            if which != stream or kind not in (DATA, RST_STREAM):
+                continue
+            if kind == RST_STREAM:
+                return None
+            data += payload
+            if payload:
+                more = struct.pack(">I", len(payload))
+                self.send(frame(WINDOW_UPDATE, 0, 0, more) + frame(WINDOW_UPDATE, 0, stream, more))
+            if flags & END_STREAM:
+                return data
+        return data
+
     def request(self, host, path, method="GET", more=(), end=True):
         stream, self.next = self.next, self.next + 2
         fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", host), *more]

@@ -29,6 +29,25 @@ static void buffer_grows_and_keeps_its_limit(void **state)
 	assert_int_equal(buffer.size, 0);
 }
 
+static void numbers_and_cut_texts_are_written_whole(void **state)
+{
+	cleanup_buffer struct buffer buffer;
+	char text[4] = "xyz";
+
+	(void)state;
+	buffer_init(&buffer, 22);
+	assert_int_equal(buffer_append_number(&buffer, 0), 0);
+	assert_int_equal(buffer_append_number(&buffer, UINT64_MAX), 0);
+	assert_string_equal(buffer.data, "018446744073709551615");
+	assert_int_equal(buffer_append_number(&buffer, 10), -EMSGSIZE);
+	assert_int_equal(buffer_append_number(&buffer, 7), 0);
+	assert_string_equal(buffer.data, "0184467440737095516157");
+	text_copy(text, sizeof(text), "abcdef", 6);
+	assert_string_equal(text, "abc");
+	text_copy(text, sizeof(text), "abcdef", 2);
+	assert_string_equal(text, "ab");
+}
+
 static void base64_round_trips_and_refuses_garbage(void **state)
 {
 	static const char *const pairs[][2] = {
@@ -230,6 +249,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(checksums_are_those_of_the_standard),
 		cmocka_unit_test(buffer_grows_and_keeps_its_limit),
+		cmocka_unit_test(numbers_and_cut_texts_are_written_whole),
 		cmocka_unit_test(base64_round_trips_and_refuses_garbage),
 		cmocka_unit_test(percent_decoding_refuses_cut_and_nul),
 		cmocka_unit_test(times_round_trip),

@@ -114,6 +114,18 @@ static void on_request(struct http_exchange *exchange, void *context)
 		const char *value = http_request_query(exchange, "k");
 
 		http_reply(exchange, 200, "text/plain", value ? value : "(none)", value ? strlen(value) : 6);
+	} else if (strcmp(path, "/chunks") == 0) {
+		cleanup_buffer struct buffer large = BUFFER_INIT;
+
+		assert_int_equal(buffer_reserve(&large, 20000), 0);
+		memset(large.data, 'x', 20000);
+		http_reply_begin(exchange, 200, -1);
+		http_reply_write(exchange, "one", 3);
+		http_reply_write(exchange, "and the second one", 18);
+		http_reply_write(exchange, large.data, 20000);
+		http_reply_write(exchange, "last", 4);
+		http_reply_trailer(exchange, "X-Sum", "20025");
+		http_reply_end(exchange);
 	} else if (strcmp(path, "/torn") == 0) {
 		http_reply_begin(exchange, 200, -1);
 		http_reply_write(exchange, "half", 4);
@@ -237,6 +249,20 @@ static void pipelined_requests_are_answered_in_order(void **state)
 	second = strstr(answer.data + 10, "HTTP/1.1 200");
 	assert_non_null(second);
 	assert_non_null(strstr(second, "t w o"));
+}
+
+/* However many leave at once. */
+static void chunks_keep_their_frames(void **state)
+{
+	static const char begin[] = "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+	                            "3\r\none\r\n12\r\nand the second one\r\n4e20\r\nxxxx";
+	static const char end[] = "xxxx\r\n4\r\nlast\r\n0\r\nX-Sum: 20025\r\n\r\n";
+	cleanup_buffer struct buffer answer = BUFFER_INIT;
+
+	raw_exchange(*state, "GET /chunks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", &answer);
+	assert_non_null(strstr(answer.data, begin));
+	assert_true(answer.size > 20000 + sizeof(begin) + sizeof(end) - 10);
+	assert_string_equal(answer.data + answer.size - (sizeof(end) - 1), end);
 }
 
 static void malformed_and_oversize_requests_are_refused(void **state)
@@ -531,6 +557,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(pipelined_requests_are_answered_in_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(chunks_keep_their_frames, setup, teardown),
 		cmocka_unit_test_setup_teardown(malformed_and_oversize_requests_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_early_answer_arrives_whatever_follows, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_upgrade_hands_the_connection_over, setup, teardown),

@@ -17,7 +17,11 @@
 
 static bool id_is_valid(const char *id)
 {
-	return id[0] && strlen(id) < 64 && strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(id);
+	size_t size = 0;
+
+	while ((id[size] >= 'a' && id[size] <= 'z') || (id[size] >= '0' && id[size] <= '9'))
+		size++;
+	return size > 0 && size < 64 && !id[size];
 }
 
 bool edge_parse_host(const char *host, unsigned *ret_port, char *id)
@@ -31,7 +35,7 @@ bool edge_parse_host(const char *host, unsigned *ret_port, char *id)
 	size = strcspn(end + 1, "-.");
 	if (size == 0 || size >= 64)
 		return false;
-	(void)snprintf(id, 64, "%.*s", (int)size, end + 1);
+	text_copy(id, 64, end + 1, size);
 	*ret_port = (unsigned)port;
 	return id_is_valid(id);
 }
@@ -51,7 +55,7 @@ static bool is_internal(const char *path)
 		if (size == 2 && strncmp(path, "..", 2) == 0)
 			depth -= depth > 0;
 		else if (size > 0 && (size != 1 || *path != '.') && depth++ == 0)
-			(void)snprintf(first, sizeof(first), "%.*s", (int)(size < 31 ? size : 0), path);
+			text_copy(first, sizeof(first), path, size < sizeof(first) ? size : 0);
 	}
 	return depth == 1 && passage_is_in_list(routes, first);
 }
@@ -69,7 +73,7 @@ static bool read_headers(struct http_exchange *exchange, char id[64], unsigned *
 		fault = "missing header";
 	else if (*end || number == 0 || number > UINT16_MAX)
 		fault = "Invalid sandbox port";
-	(void)snprintf(id, 64, "%.*s", name ? (int)strcspn(name, "-") : 0, name ? name : "");
+	text_copy(id, 64, name ? name : "", name ? strcspn(name, "-") : 0);
 	if (!fault && !id_is_valid(id))
 		fault = "Invalid sandbox ID";
 	if (fault)
@@ -119,7 +123,7 @@ static bool may_wake(const struct http_exchange *exchange, const struct record *
 
 /* --- going there --- */
 
-static void pass_running(struct api *api, struct http_exchange *exchange, const struct record *record,
+static void pass_running(struct api *api, struct http_exchange *exchange, struct record *record,
                          unsigned port)
 {
 	if (check_token(exchange, record, port))
@@ -129,7 +133,7 @@ static void pass_running(struct api *api, struct http_exchange *exchange, const 
 static void on_woken(struct api *api, struct http_exchange *exchange, const char *id, unsigned port,
                      enum wake_outcome outcome)
 {
-	const struct record *record = registry_find(api->registry, id);
+	struct record *record = registry_find(api->registry, id);
 
 	if (outcome == WAKE_UP && record && record_is_running(record))
 		pass_running(api, exchange, record, port);
@@ -170,7 +174,7 @@ static void wake_and_pass(struct api *api, struct http_exchange *exchange, const
 
 static void route(struct api *api, struct http_exchange *exchange, const char *id, unsigned port)
 {
-	const struct record *record = registry_find(api->registry, id);
+	struct record *record = registry_find(api->registry, id);
 	bool asleep = record && (record->pausing || record_is_paused(record));
 
 	if (record && port == AGENT_PORT && is_internal(http_request_path(exchange)))

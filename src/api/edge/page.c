@@ -73,6 +73,7 @@ static void reply_html(struct http_exchange *exchange, const struct page *page)
 	cleanup_buffer struct buffer text = BUFFER_INIT;
 	const char *host = http_request_header(exchange, "Host");
 	char port[16];
+	char limit[16];
 
 	(void)buffer_append(&text, head, sizeof(head) - 1);
 	append_escaped(&text, page->title);
@@ -85,6 +86,10 @@ static void reply_html(struct http_exchange *exchange, const struct page *page)
 	if (page->port) {
 		(void)snprintf(port, sizeof(port), "%u", page->port);
 		append_row(&text, "Port", port);
+	}
+	if (page->limit) {
+		(void)snprintf(limit, sizeof(limit), "%u", page->limit);
+		append_row(&text, "Limit", limit);
 	}
 	if (host)
 		append_row(&text, "Host", host);
@@ -105,6 +110,8 @@ void page_reply(struct http_exchange *exchange, const struct page *page)
 	json = json_pack("{s:s,s:s}", "sandboxId", page->id, "message", page->message);
 	if (page->port)
 		(void)json_object_set_new(json, "port", json_integer(page->port));
+	if (page->limit)
+		(void)json_object_set_new(json, "connectionLimit", json_integer(page->limit));
 	(void)json_object_set_new(json, "code", json_integer(page->status));
 	text = json_dumps(json, JSON_COMPACT);
 	http_reply(exchange, page->status, "application/json; charset=utf-8", text, text ? strlen(text) : 0);

@@ -9,7 +9,8 @@ struct page {
 	const char *message; /* for programs, which know it by heart */
 	const char *title;   /* for people */
 	const char *advice;
-	unsigned port; /* 0: none */
+	unsigned port;  /* 0: none */
+	unsigned limit; /* of connections; 0: it is not about that */
 };
 
 /* Ends the exchange. */

@@ -15,11 +15,23 @@ struct passage {
 	struct api *api;
 	struct http_exchange *exchange;
 	struct http_call *call;
+	struct visits *visits;
 	char id[64];
 	unsigned port;
 	bool upgrade;
 	bool request_over;
 };
+
+/* With its length, which tells most names apart. */
+struct word {
+	const char *text;
+	size_t length;
+};
+
+#define WORD(text)                                                                                           \
+	{                                                                                                    \
+		text, sizeof(text) - 1                                                                       \
+	}
 
 /* --- to the sandbox --- */
 
@@ -40,16 +52,28 @@ bool passage_is_in_list(const char *list, const char *name)
 	}
 }
 
+static bool is_one_of(const struct word *words, size_t count, const char *name, size_t length)
+{
+	for (size_t i = 0; i < count; i++)
+		if (words[i].length == length && strcasecmp(words[i].text, name) == 0)
+			return true;
+	return false;
+}
+
 /* A header is for the next hop only: one of those that always are, or named by Connection (RFC 9110, 7.6.1).
  * Lengths and codings of bodies are each connection's own. With `upgrade` what asks for one is kept. */
 static bool is_for_hop(const struct http_header *headers, size_t count, const char *name, bool upgrade)
 {
-	static const char own[] = "keep-alive,proxy-authenticate,proxy-authorization,te,"
-	                          "transfer-encoding,content-length,proxy-connection,expect";
+	static const struct word own[] = { WORD("keep-alive"),          WORD("proxy-authenticate"),
+		                           WORD("proxy-authorization"), WORD("te"),
+		                           WORD("transfer-encoding"),   WORD("content-length"),
+		                           WORD("proxy-connection"),    WORD("expect") };
+	static const struct word upgrading[] = { WORD("connection"), WORD("upgrade") };
+	size_t length = strlen(name);
 
-	if (passage_is_in_list(own, name))
+	if (is_one_of(own, ARRAY_SIZE(own), name, length))
 		return true;
-	if (passage_is_in_list("connection,upgrade", name))
+	if (is_one_of(upgrading, ARRAY_SIZE(upgrading), name, length))
 		return !upgrade;
 	for (size_t i = 0; i < count; i++)
 		if (strcasecmp(headers[i].name, "connection") == 0 &&
@@ -67,13 +91,20 @@ static bool is_no_trailer(const struct http_header *headers, size_t count, const
 	return passage_is_in_list(heads, name) || is_for_hop(headers, count, name, false);
 }
 
+static void passage_free(struct passage *passage)
+{
+	if (passage->visits)
+		visits_leave(passage->visits);
+	free(passage);
+}
+
 static void on_client_gone(struct http_exchange *exchange, void *context)
 {
 	struct passage *passage = context;
 
 	(void)exchange;
 	http_call_cancel(passage->call);
-	free(passage);
+	passage_free(passage);
 }
 
 static void on_request_data(struct http_exchange *exchange, const char *data, size_t size, void *context)
@@ -158,7 +189,7 @@ static void on_response_end(struct http_call *call, void *context)
 		if (!is_no_trailer(trailers, count, trailers[i].name))
 			http_reply_trailer(exchange, trailers[i].name, trailers[i].value);
 	http_exchange_on_close(exchange, NULL, NULL);
-	free(passage);
+	passage_free(passage);
 	http_reply_end(exchange);
 }
 
@@ -170,11 +201,11 @@ static void on_trouble(struct http_call *call, enum http_call_error error, bool 
 	unsigned port = passage->port;
 
 	(void)call;
-	(void)snprintf(id, sizeof(id), "%s", passage->id);
+	text_copy(id, sizeof(id), passage->id, strlen(passage->id));
 	if (error == HTTP_CALL_UNREACHABLE || error == HTTP_CALL_BROKEN)
 		api_reconcile_soon(passage->api);
 	http_exchange_on_close(exchange, NULL, NULL);
-	free(passage);
+	passage_free(passage);
 	if (after_response)
 		http_exchange_abort(exchange);
 	else if (error == HTTP_CALL_REFUSED && port != AGENT_PORT)
@@ -198,27 +229,31 @@ static void on_trouble(struct http_call *call, enum http_call_error error, bool 
 		page_not_found(exchange, id);
 }
 
+static void on_parted(void *context)
+{
+	visits_leave(context);
+}
+
 static void on_upgrade(struct http_call *call, struct stream *stream, const char *head, size_t head_size,
                        const char *rest, size_t rest_size, void *context)
 {
 	struct passage *passage = context;
-	struct http_exchange *exchange = passage->exchange;
-	cleanup_free char *early = NULL;
-	size_t early_size = 0;
-	struct stream *client;
+	struct visits *visits = passage->visits;
+	const struct http_joint joint = { .stream = stream,
+		                          .head = head,
+		                          .head_size = head_size,
+		                          .rest = rest,
+		                          .rest_size = rest_size,
+		                          .done = on_parted,
+		                          .context = visits };
 
-	if (!passage->upgrade) {
+	if (!passage->upgrade || http_exchange_join(passage->exchange, &joint) < 0) {
 		stream_close(stream);
 		on_trouble(call, HTTP_CALL_BROKEN, false, passage);
 		return;
 	}
-	http_exchange_on_close(exchange, NULL, NULL);
-	free(passage);
-	client = http_exchange_take_stream(exchange, &early, &early_size);
-	(void)stream_write(client, head, head_size);
-	if (rest_size)
-		(void)stream_write(client, rest, rest_size);
-	stream_splice(client, stream, early, early_size);
+	passage->visits = NULL; /* until they part */
+	passage_free(passage);
 }
 
 static const struct http_call_events call_events = {
@@ -285,24 +320,47 @@ static const char *origin_form(const char *target)
 	return *target == '/' ? target : "/";
 }
 
-void passage_begin(struct api *api, struct http_exchange *exchange, const struct record *record,
-                   unsigned port)
+static void refuse_visit(struct http_exchange *exchange, const struct record *record, unsigned limit)
+{
+	char message[96];
+
+	(void)snprintf(message, sizeof(message),
+	               "The sandbox has too many concurrent incoming connections (limit: %u)", limit);
+	page_reply(exchange, &(struct page){ .status = 429,
+	                                     .id = record->id,
+	                                     .limit = limit,
+	                                     .message = message,
+	                                     .title = "Too many at once",
+	                                     .advice = "As many requests as may be are on their way in this "
+	                                               "sandbox already. Try again when some have ended." });
+}
+
+void passage_begin(struct api *api, struct http_exchange *exchange, struct record *record, unsigned port)
 {
 	struct http_endpoint endpoint = { .vsock_port = port == AGENT_PORT ? AGENT_PORT : TUNNEL_VSOCK,
 		                          .tunnel_port = port == AGENT_PORT ? 0 : (uint16_t)port };
-	struct passage *passage = calloc(1, sizeof(*passage));
+	struct visits *visits = record_enter(record, api->visits_max);
+	struct passage *passage = visits ? malloc(sizeof(*passage)) : NULL;
 	bool has_body = http_request_has_body(exchange);
 
+	if (!visits && api->visits_max) {
+		refuse_visit(exchange, record, api->visits_max);
+		return;
+	}
 	if (!passage) {
+		if (visits)
+			visits_leave(visits);
 		http_reply_error(exchange, 503, "out of memory");
 		return;
 	}
-	passage->api = api;
-	passage->exchange = exchange;
-	passage->port = port;
-	passage->upgrade = http_request_wants_upgrade(exchange);
-	(void)snprintf(passage->id, sizeof(passage->id), "%s", record->id);
-	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.100s", record->vsock_path);
+	*passage = (struct passage){ .api = api,
+		                     .exchange = exchange,
+		                     .visits = visits,
+		                     .port = port,
+		                     .upgrade = http_request_wants_upgrade(exchange) };
+	text_copy(passage->id, sizeof(passage->id), record->id, strlen(record->id));
+	text_copy(endpoint.unix_path, sizeof(endpoint.unix_path), record->vsock_path,
+	          strlen(record->vsock_path));
 	passage->call = http_call_new(api->upstream, &endpoint, http_request_method(exchange),
 	                              origin_form(http_request_target(exchange)), &call_events, passage);
 	copy_headers(passage, record);

@@ -7,9 +7,8 @@
 
 struct record;
 
-/* Pass the exchange into a running sandbox. Takes the exchange. */
-void passage_begin(struct api *api, struct http_exchange *exchange, const struct record *record,
-                   unsigned port);
+/* Pass the exchange into a running sandbox, if there is room for one more in it. Takes the exchange. */
+void passage_begin(struct api *api, struct http_exchange *exchange, struct record *record, unsigned port);
 
 /* Is the name among the comma-separated ones of `list`? Without case. */
 bool passage_is_in_list(const char *list, const char *name);
