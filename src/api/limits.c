@@ -102,13 +102,13 @@ void control_usage(struct api *api, const char *team_id, struct control_usage *r
 
 		if (team_id && strcmp(record->team_id, team_id) != 0)
 			continue;
-		if (record->running && !record_is_running(record) && !record_is_paused(record))
-			continue; /* its time is over */
+		if (!record_takes_disk(record))
+			continue;
 		ret->disk_mib += record->disk_mib;
-		if (record_is_paused(record) && !record->waking)
+		if (!record_takes_room(record))
 			continue;
 		ret->sandboxes++;
-		ret->starting += !record->running;
+		ret->starting += !record_has_machine(record);
 		ret->vcpus += record->vcpu_count;
 		ret->memory_mib += record->memory_mib;
 	}

@@ -31,51 +31,6 @@ static void link_record(struct registry *registry, struct record *record)
 	list_append(&registry->all, &record->all);
 }
 
-void record_take_pauses(struct record *record, const json_t *sandbox)
-{
-	record->auto_pause_disk = json_is_false(json_object_get(sandbox, "auto_pause_memory"));
-	record->disk_only = json_is_false(json_object_get(sandbox, "memory"));
-}
-
-bool record_take(struct record *record, const json_t *sandbox)
-{
-	const char *vsock = json_string_value(json_object_get(sandbox, "vsock_path"));
-	const char *state = json_string_value(json_object_get(sandbox, "state"));
-
-	if (!vsock || !json_is_integer(json_object_get(sandbox, "started_at_ms")))
-		return false;
-	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock);
-	record->started_at_ms = json_integer_value(json_object_get(sandbox, "started_at_ms"));
-	record->end_at_ms = json_integer_value(json_object_get(sandbox, "end_at_ms"));
-	record->vcpu_count = (int)json_integer_value(json_object_get(sandbox, "vcpu_count"));
-	record->memory_mib = (int)json_integer_value(json_object_get(sandbox, "memory_mib"));
-	record->disk_mib = (int)json_integer_value(json_object_get(sandbox, "disk_mib"));
-	record->paused = state && strcmp(state, "paused") == 0;
-	record->running = !record->paused;
-	record_take_pauses(record, sandbox);
-	record->changed_ms = time_wall_ms();
-	return true;
-}
-
-bool record_is_running(const struct record *record)
-{
-	return record->running && record->end_at_ms > time_wall_ms();
-}
-
-bool record_is_paused(const struct record *record)
-{
-	return record->paused ||
-	       (record->running && record->auto_pause && record->end_at_ms <= time_wall_ms());
-}
-
-void record_free(struct record *record)
-{
-	if (!record)
-		return;
-	json_decref(record->metadata);
-	free(record);
-}
-
 static void take_loaded(void *context, struct record *record)
 {
 	link_record(context, record);

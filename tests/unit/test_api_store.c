@@ -255,7 +255,7 @@ static void all_of_a_sandbox_comes_back(void **state)
 		                 .vcpu_count = INT32_MAX,
 		                 .memory_mib = INT32_MIN,
 		                 .disk_mib = 7,
-		                 .running = true };
+		                 .state = RECORD_RUNNING };
 	const struct record *back;
 
 	fill(record.id, sizeof(record.id), 'i');
@@ -281,7 +281,7 @@ static void all_of_a_sandbox_comes_back(void **state)
 	assert_int_equal(back->vcpu_count, INT32_MAX);
 	assert_int_equal(back->memory_mib, INT32_MIN);
 	assert_int_equal(back->disk_mib, 7);
-	assert_true(back->running);
+	assert_int_equal(back->state, RECORD_RUNNING);
 	json_decref(record.metadata);
 }
 
@@ -298,7 +298,7 @@ static void a_change_keeps_what_a_sandbox_is(void **state)
 	(void)snprintf(record.access_token, sizeof(record.access_token), "another");
 	(void)snprintf(record.vsock_path, sizeof(record.vsock_path), "/run/v.sock");
 	record.end_at_ms = 42;
-	record.running = true;
+	record.state = RECORD_RUNNING;
 	assert_int_equal(store_put_sandbox(fixture->store, &record, NULL), 0);
 	json_decref(record.metadata);
 	assert_int_equal(load(fixture), 1);
@@ -307,7 +307,7 @@ static void a_change_keeps_what_a_sandbox_is(void **state)
 	assert_string_equal(back->access_token, "token");
 	assert_string_equal(back->vsock_path, "/run/v.sock");
 	assert_int_equal(back->end_at_ms, 42);
-	assert_true(back->running);
+	assert_int_equal(back->state, RECORD_RUNNING);
 }
 
 static void deleting_forgets_that_one(void **state)

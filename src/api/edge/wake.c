@@ -78,7 +78,7 @@ static void take(struct wake *wake, struct record *record)
 	if (registry_update(wake->api->registry, record, &err) < 0)
 		log_error("%s", err.message);
 	/* The node may not have begun yet with a pause that it was asked for. */
-	if (record_is_running(record) && !record->pausing)
+	if (record_is_running(record) && !record_is_asleep(record))
 		finish(wake, WAKE_UP);
 	else
 		ask_again(wake);
@@ -105,11 +105,12 @@ static void on_resumed(int status, const char *data, size_t size, const struct e
 	struct wake *wake = context;
 	struct record *record = registry_find(wake->api->registry, wake->id);
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
+	bool resumed = record && record_take(record, answer);
 	char target[TARGET_SIZE];
 
 	if (record)
-		record->waking = false;
-	if (record && record_take(record, answer)) {
+		record_end_resume(record, resumed);
+	if (resumed) {
 		take(wake, record);
 		return;
 	}
@@ -134,21 +135,24 @@ static void ask(struct wake *wake)
 	int ret;
 
 	/* A boot is nothing that any traffic may cause. */
-	if (!record || (record->disk_only && !record->running)) {
+	if (!record || (record->disk_only && !record_has_machine(record))) {
 		finish(wake, WAKE_GONE);
 		return;
 	}
-	if (record_is_running(record) && !record->pausing) {
+	if (record_is_running(record) && !record_is_asleep(record)) {
 		finish(wake, WAKE_UP);
 		return;
 	}
-	ret = record->waking ? 0 : control_may_start(wake->api, record->team_id, 1, record, &err);
+	ret = record_takes_room(record) ? 0 : control_may_start(wake->api, record->team_id, 1, record, &err);
 	if (ret < 0) {
 		log_info("sandbox %s is not woken: %s", wake->id, err.message);
 		finish(wake, ret == -EDQUOT ? WAKE_FULL : WAKE_GONE);
 		return;
 	}
-	record->waking = true;
+	if (!record_begin_resume(record)) {
+		finish(wake, WAKE_GONE);
+		return;
+	}
 	seconds = record->resume_timeout ? record->resume_timeout : FALLBACK_S;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/resume", wake->id);
 	api_call_node(wake->api, "POST", target,

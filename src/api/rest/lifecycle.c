@@ -24,16 +24,14 @@ static void on_paused(int status, const char *data, size_t size, const struct er
 	struct record *record = registry_find(call->api->registry, call->id);
 
 	if (record)
-		record->pausing = false;
+		record_end_pause(record, status == 204);
 	if (status != 204 || !record) {
-		if (record && !record->paused)
+		if (record && record->state != RECORD_PAUSED)
 			record->disk_only = false;
 		api_reconcile_soon(call->api);
 		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
 		return;
 	}
-	record->running = false;
-	record->paused = true;
 	/* What was noted at the request may have been told anew by the node before its answer. */
 	record->disk_only = !call->number;
 	note(call->api, record);
@@ -58,7 +56,10 @@ void lifecycle_pause(struct rest_call *call)
 		rest_fail(call, 409, "Sandbox \"%s\" is already paused", call->id);
 		return;
 	}
-	record->pausing = true;
+	if (!record_begin_pause(record)) {
+		rest_fail(call, 409, "Sandbox \"%s\" is being paused", call->id);
+		return;
+	}
 	record->disk_only = !memory;
 	call->number = memory;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/pause", call->id);
@@ -73,9 +74,11 @@ static void on_resumed(int status, const char *data, size_t size, const struct e
 	struct record *record = registry_find(call->api->registry, call->id);
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 
+	bool resumed = record && record_take(record, answer);
+
 	if (record)
-		record->waking = false;
-	if (!record || !record_take(record, answer)) {
+		record_end_resume(record, resumed);
+	if (!resumed) {
 		api_reconcile_soon(call->api);
 		rest_fail_node(call, status == 201 ? 404 : status, data, size, err);
 		return;
@@ -88,9 +91,9 @@ void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeo
 {
 	char target[160];
 
-	if (!record->waking && !rest_may_start(call, 1, record))
+	if (!record_takes_room(record) && !rest_may_start(call, 1, record))
 		return;
-	record->waking = true;
+	(void)record_begin_resume(record);
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/resume", record->id);
 	api_call_node(call->api, "POST", target,
 	              json_pack("{s:I,s:b}", "end_at_ms", (json_int_t)(time_wall_ms() + timeout * 1000),
