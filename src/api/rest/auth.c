@@ -191,13 +191,18 @@ bool rest_authenticate(struct rest_call *call, enum rest_who who)
 
 /* --- what handlers share --- */
 
+void rest_fail_start(struct rest_call *call, int ret, const struct error *err)
+{
+	rest_fail(call, ret == -EDQUOT ? 429 : ret == -EBUSY ? 503 : 500, "%s", err->message);
+}
+
 bool rest_may_start(struct rest_call *call, unsigned count, const struct record *size)
 {
 	struct error err = { 0 };
 	int ret = control_may_start(call->api, call->team_id, count, size, &err);
 
 	if (ret < 0)
-		rest_fail(call, ret == -EDQUOT ? 429 : ret == -EBUSY ? 503 : 500, "%s", err.message);
+		rest_fail_start(call, ret, &err);
 	return ret == 0;
 }
 

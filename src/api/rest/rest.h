@@ -45,6 +45,9 @@ bool rest_authenticate(struct rest_call *call, enum rest_who who);
  */
 bool rest_may_start(struct rest_call *call, unsigned count, const struct record *size);
 
+/* The call is answered with why control_may_start or resume_ask gave `ret`. */
+void rest_fail_start(struct rest_call *call, int ret, const struct error *err);
+
 /* Print the routes, one a line: method, path, who. */
 void rest_print_routes(FILE *to);
 
