@@ -12,6 +12,8 @@
 #include "api/registry.h"
 #include "api/store/keys.h"
 
+#define SANDBOXES_TIMEOUT 300 /* seconds to live, when a request of version 2 names none */
+
 struct rest_call {
 	struct api *api;
 	struct http_exchange *exchange; /* NULL: the client is gone */
@@ -96,6 +98,13 @@ bool rest_normalize_id(char *id);
 /* What creates and connects say of a sandbox; what lists and details say. New references. */
 json_t *sandboxes_answer(const struct record *record);
 json_t *sandboxes_entry(const struct record *record);
+
+/* How long a sandbox may be asked to live, in seconds. 0 or -EINVAL with `err`. */
+int sandboxes_check_timeout(int64_t timeout, struct error *err);
+
+/* Ask the node to move a sandbox's end, no further than it may live in all; call->number gets where to. */
+void sandboxes_ask_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
+                       http_simple_fn *done);
 
 /* A sandbox to be, to live `timeout` seconds, `secure` with a token; its metadata is the caller's to set.
  * NULL: no memory. */
