@@ -40,7 +40,7 @@ int resume_ask(struct api *api, struct record *record, int64_t seconds, bool boo
 	char target[160];
 	int ret;
 
-	ret = record_takes_room(record) ? 0 : control_may_start(api, record->team_id, 1, record, err);
+	ret = control_may_resume(api, record, err);
 	if (ret < 0)
 		return ret;
 	resume = malloc(sizeof(*resume));

@@ -21,8 +21,8 @@ typedef void resume_done_fn(struct record *record, bool resumed, const struct re
 
 /*
  * Ask for a sandbox that is asleep, to live `seconds` from now on; `boot`: also when its memory was not kept.
- * Its team's limits are looked at first, unless it has its room. 0, and `done` is called later; -EDQUOT,
- * -EBUSY, -EIO as control_may_start, -EINVAL for one that is not asleep, -ENOMEM, with `err`.
+ * Its team's limits are looked at first. 0, and `done` is called later; -EDQUOT, -EBUSY, -EIO as
+ * control_may_resume, -EINVAL for one that is not asleep, -ENOMEM, with `err`.
  */
 int resume_ask(struct api *api, struct record *record, int64_t seconds, bool boot, resume_done_fn *done,
                void *context, struct error *err);

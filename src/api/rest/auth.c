@@ -196,7 +196,7 @@ void rest_fail_start(struct rest_call *call, int ret, const struct error *err)
 	rest_fail(call, ret == -EDQUOT ? 429 : ret == -EBUSY ? 503 : 500, "%s", err->message);
 }
 
-bool rest_may_start(struct rest_call *call, unsigned count, const struct record *size)
+bool rest_may_start(struct rest_call *call, unsigned count, const struct control_size *size)
 {
 	struct error err = { 0 };
 	int ret = control_may_start(call->api, call->team_id, count, size, &err);

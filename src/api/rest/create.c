@@ -1,5 +1,6 @@
 /* POST /sandboxes: a new sandbox. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,8 @@ struct create_request {
 	const char *mask_host; /* NULL: none */
 	json_t *metadata;
 	json_t *env_vars;
+	struct control_size size; /* all 0: no limit of the team asks for it */
+	char request_id[72];      /* of the client's */
 };
 
 int sandboxes_read_template(const char *text, char name[128], struct error *err)
@@ -246,12 +249,19 @@ static void on_end_set(int status, const char *data, size_t size, const struct e
 	finish(call, record);
 }
 
+static bool has_size(const struct record *record, const struct control_size *size)
+{
+	return record->vcpu_count == size->vcpus && record->memory_mib == size->memory_mib &&
+	       record->disk_mib == size->disk_mib;
+}
+
 static void on_created(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
 	struct record *record = registry_find(call->api->registry, call->sandbox_id);
 	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 	struct error failure = { 0 };
+	const struct create_request *request = call->own;
 	int64_t late = record ? time_wall_ms() - record->started_at_ms : 0;
 
 	if (!record || !record_take(record, answer)) {
@@ -264,8 +274,9 @@ static void on_created(int status, const char *data, size_t size, const struct e
 		rest_fail_node(call, status, data, size, err);
 		return;
 	}
-	/* Only now its size is known. */
-	if (control_check_limits(call->api, call->team_id, &failure) == -EDQUOT) {
+	/* Its template may have been built anew since its size was asked for, or limits been set. */
+	if (!has_size(record, &request->size) &&
+	    control_check_limits(call->api, call->team_id, &failure) == -EDQUOT) {
 		undo_create(call->api, call->sandbox_id);
 		registry_remove(call->api->registry, record);
 		give_up(call, 429, failure.message);
@@ -311,6 +322,10 @@ static struct record *new_record(const struct rest_call *call, const struct crea
 		record->resume_timeout = request->timeout < RESUME_MIN ? RESUME_MIN : request->timeout;
 	if (request->private)
 		random_hex(record->traffic_token, TOKEN_BYTES);
+	/* Known before the node says so, for the team's limits. */
+	record->vcpu_count = request->size.vcpus;
+	record->memory_mib = request->size.memory_mib;
+	record->disk_mib = request->size.disk_mib;
 	if (request->mask_host)
 		(void)snprintf(record->mask_host, sizeof(record->mask_host), "%s", request->mask_host);
 	return record;
@@ -364,8 +379,15 @@ static void start(struct rest_call *call)
 {
 	const struct create_request *request = call->own;
 	struct error err = { 0 };
-	const struct record *record = add_record(call, &err);
+	const struct record *record;
+	int ret = control_may_start(call->api, call->team_id, 1, &request->size, &err);
 
+	if (ret < 0) {
+		free(call->own);
+		rest_fail_start(call, ret, &err);
+		return;
+	}
+	record = add_record(call, &err);
 	if (!record) {
 		give_up(call, 500, err.message);
 		return;
@@ -378,6 +400,69 @@ static void start(struct rest_call *call)
 	              on_created, call);
 }
 
+/* --- its size, where the team's limits ask for it --- */
+
+/* Of the newest of a template's builds, which is the one that a create takes. */
+static bool read_size(const json_t *builds, struct control_size *ret)
+{
+	const json_t *newest = json_array_get(builds, 0);
+	json_int_t vcpus = json_integer_value(json_object_get(newest, "vcpu_count"));
+	json_int_t memory_mib = json_integer_value(json_object_get(newest, "memory_mib"));
+	json_int_t disk_mib = json_integer_value(json_object_get(newest, "disk_mib"));
+
+	if (vcpus <= 0 || vcpus > INT_MAX || memory_mib <= 0 || memory_mib > INT_MAX || disk_mib <= 0 ||
+	    disk_mib > INT_MAX)
+		return false;
+	*ret = (struct control_size){ (int)vcpus, (int)memory_mib, (int)disk_mib };
+	return true;
+}
+
+static void on_size(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct rest_call *call = context;
+	struct api *api = call->api;
+	struct create_request *request = call->own;
+	cleanup_json json_t *builds = status == 200 ? json_loadb(data, size, 0, NULL) : NULL;
+
+	if (read_size(builds, &request->size)) {
+		(void)snprintf(api->request_id, sizeof(api->request_id), "%s",
+		               request->request_id);
+		start(call);
+		api->request_id[0] = '\0';
+		return;
+	}
+	control_note_failure(api);
+	if (status == 404) {
+		char message[192];
+
+		(void)snprintf(message, sizeof(message), "template '%s' not found", request->template);
+		give_up(call, 404, message);
+		return;
+	}
+	free(call->own);
+	rest_fail_node(call, status, data, size, err);
+}
+
+/* From here on the request is the call's own until the client is answered. */
+static void begin(struct rest_call *call, struct create_request *request)
+{
+	struct api *api = call->api;
+	struct error err = { 0 };
+	int ret = control_needs_size(api, call->team_id, &err);
+	char target[160];
+
+	if (ret < 0) {
+		give_up(call, 500, err.message);
+	} else if (ret == 0) {
+		start(call);
+	} else {
+		(void)snprintf(request->request_id, sizeof(request->request_id), "%s", api->request_id);
+		(void)snprintf(target, sizeof(target), "/v1/templates/%s",
+		               request->build_id[0] ? request->build_id : request->template);
+		api_call_node(api, "GET", target, NULL, on_size, call);
+	}
+}
+
 void sandboxes_create(struct rest_call *call)
 {
 	struct create_request *request = calloc(1, sizeof(*request));
@@ -388,9 +473,7 @@ void sandboxes_create(struct rest_call *call)
 		rest_fail(call, 500, "out of memory");
 	} else if (read_create(call, request, &err) < 0) {
 		give_up(call, err.code == ENOENT ? 404 : err.code == ENOTSUP ? 501 : 400, err.message);
-	} else if (!rest_may_start(call, 1, NULL)) {
-		free(request);
 	} else {
-		start(call);
+		begin(call, request);
 	}
 }

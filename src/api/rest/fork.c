@@ -99,13 +99,19 @@ static struct record *copy_record(const struct record *model, int64_t timeout)
 	return record;
 }
 
+static struct control_size size_of(const struct record *model)
+{
+	return (struct control_size){ model->vcpu_count, model->memory_mib, model->disk_mib };
+}
+
 /* The record of one, and its network as the model's. NULL with `err`, nothing being kept of it then. */
 static struct record *add_child(struct fork *fork, const struct record *model, struct error *err)
 {
+	const struct control_size size = size_of(model);
 	struct api *api = fork->call->api;
 	struct record *record;
 
-	if (control_may_start(api, model->team_id, 1, model, err) == -EDQUOT)
+	if (control_may_start(api, model->team_id, 1, &size, err) < 0)
 		return NULL;
 	record = copy_record(model, fork->timeout);
 	if (!record) {
@@ -136,7 +142,11 @@ static int add_children(struct fork *fork, const struct record *model, struct re
 
 		children[i] = add_child(fork, model, &failure);
 		if (!children[i])
-			set_failure(fork, i, failure.code == EDQUOT ? 429 : 500, failure.message);
+			set_failure(fork, i,
+			            failure.code == EDQUOT  ? 429
+			            : failure.code == EBUSY ? 503
+			                                    : 500,
+			            failure.message);
 	}
 	ret = store_end(api->store, 0, err);
 	for (size_t i = 0; ret < 0 && i < fork->count; i++)
@@ -197,6 +207,7 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 void fork_create(struct rest_call *call)
 {
 	struct fork *fork = calloc(1, sizeof(*fork));
+	struct control_size size;
 	const struct record *model;
 	struct error err = { 0 };
 	int64_t count = 1;
@@ -211,7 +222,9 @@ void fork_create(struct rest_call *call)
 		return;
 	}
 	model = rest_find_sandbox(call);
-	if (!model || !rest_may_start(call, (unsigned)count, model)) {
+	if (model)
+		size = size_of(model);
+	if (!model || !rest_may_start(call, (unsigned)count, &size)) {
 		free(fork);
 		return;
 	}

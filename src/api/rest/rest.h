@@ -14,6 +14,8 @@
 
 #define SANDBOXES_TIMEOUT 300 /* seconds to live, when a request of version 2 names none */
 
+struct control_size;
+
 struct rest_call {
 	struct api *api;
 	struct http_exchange *exchange; /* NULL: the client is gone */
@@ -43,9 +45,8 @@ enum rest_who {
 /* Find out who asks, and whether that is too often. False: the call has been answered. */
 bool rest_authenticate(struct rest_call *call, enum rest_who who);
 
-/* May the caller's team start `count` more of this size (NULL: not known)? False: the call has been answered.
- */
-bool rest_may_start(struct rest_call *call, unsigned count, const struct record *size);
+/* May the caller's team start `count` more of this size? False: the call has been answered. */
+bool rest_may_start(struct rest_call *call, unsigned count, const struct control_size *size);
 
 /* The call is answered with why control_may_start or resume_ask gave `ret`. */
 void rest_fail_start(struct rest_call *call, int ret, const struct error *err);
