@@ -13,35 +13,7 @@
 
 #include "api/edge/edge.h"
 #include "api/store/store.h"
-
-struct fixture {
-	char directory[32];
-	char path[64];
-	struct store *store;
-};
-
-static int setup(void **state)
-{
-	struct fixture *fixture = calloc(1, sizeof(*fixture));
-
-	(void)snprintf(fixture->directory, sizeof(fixture->directory), "/tmp/atoll-api-XXXXXX");
-	assert_non_null(mkdtemp(fixture->directory));
-	(void)snprintf(fixture->path, sizeof(fixture->path), "%s/db", fixture->directory);
-	fixture->store = store_open(fixture->path, NULL);
-	assert_non_null(fixture->store);
-	*state = fixture;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *fixture = *state;
-
-	store_close(fixture->store);
-	assert_int_equal(file_remove_tree(fixture->directory, NULL), 0);
-	free(fixture);
-	return 0;
-}
+#include "store_fixture.h"
 
 static void keys_belong_to_a_team_and_are_not_kept(void **state)
 {
@@ -91,9 +63,7 @@ static void sandboxes_survive_a_restart(void **state)
 	registry_remove(registry, registry_find(registry, "i2"));
 	assert_null(registry_find(registry, "i2"));
 	registry_free(registry);
-	store_close(fixture->store);
-
-	fixture->store = store_open(fixture->path, NULL);
+	reopen(fixture, fixture->path);
 	registry = registry_new(fixture->store, NULL);
 	record = registry_find(registry, "i1");
 	assert_non_null(record);

@@ -1,7 +1,6 @@
 /* Unit tests of the store's keys, teams, secrets, templates and samples, and of the callers' limits. */
 #include <errno.h>
 #include <setjmp.h>
-#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,47 +16,16 @@
 #include "api/store/secrets.h"
 #include "api/store/settings.h"
 #include "api/store/templates.h"
+#include "store_fixture.h"
 
-struct fixture {
-	char directory[32];
-	char path[64];
-	struct store *store;
-	size_t count;
-	char last[128];
-};
-
-static int setup(void **state)
+static int setup_with_key(void **state)
 {
-	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct fixture *fixture;
 
-	(void)snprintf(fixture->directory, sizeof(fixture->directory), "/tmp/atoll-keys-XXXXXX");
-	assert_non_null(mkdtemp(fixture->directory));
-	(void)snprintf(fixture->path, sizeof(fixture->path), "%s/db", fixture->directory);
-	fixture->store = store_open(fixture->path, NULL);
-	assert_non_null(fixture->store);
+	setup(state);
+	fixture = *state;
 	assert_int_equal(store_ensure_key(fixture->store, "e2b_0123456789abcdef0123", NULL), 0);
-	*state = fixture;
 	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *fixture = *state;
-
-	store_close(fixture->store);
-	assert_int_equal(file_remove_tree(fixture->directory, NULL), 0);
-	free(fixture);
-	return 0;
-}
-
-static void execute(const char *path, const char *sql)
-{
-	sqlite3 *db = NULL;
-
-	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
-		fail_msg("%s: %s", sql, sqlite3_errmsg(db));
-	assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
 static struct team make_team(struct store *store, const char *name)
@@ -202,8 +170,7 @@ static void a_team_keeps_its_limits(void **state)
 
 	team.limits.vcpus = 0;
 	assert_int_equal(store_update_team(fixture->store, &team, NULL), 0);
-	store_close(fixture->store);
-	fixture->store = store_open(fixture->path, NULL);
+	reopen(fixture, fixture->path);
 	assert_int_equal(store_find_team(fixture->store, team.id, &found, NULL), 0);
 	assert_memory_equal(&found.limits, &team.limits, sizeof(found.limits));
 	(void)snprintf(team.id, sizeof(team.id), "nobody");
@@ -244,9 +211,7 @@ static void an_older_store_is_taken_over(void **state)
 	        "('a2e328b6155943ae6cbea35f0179f97f24f3ecf469476670c58b5b6938160099', 'second', 'first', 1),"
 	        "('00', 'default', 'first', 1), ('01', 'default', 'mine', 1);"
 	        "PRAGMA user_version = 2");
-	store_close(fixture->store);
-	fixture->store = store_open(path, NULL);
-	assert_non_null(fixture->store);
+	reopen(fixture, path);
 	assert_int_equal(store_ensure_key(fixture->store, "e2b_78", NULL), 0);
 	assert_int_equal(store_find_key(fixture->store, "e2b_77", &key), 0);
 	assert_string_equal(key.team_id, "second");
@@ -444,17 +409,17 @@ static void callers_share_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_key_is_its_teams, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_key_of_the_file_stays, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_token_is_its_users, setup, teardown),
-		cmocka_unit_test_setup_teardown(keys_are_not_without_number, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_team_keeps_its_limits, setup, teardown),
-		cmocka_unit_test_setup_teardown(an_older_store_is_taken_over, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_secret_is_read_with_its_key_only, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_stored_secret_cannot_be_moved, setup, teardown),
-		cmocka_unit_test_setup_teardown(secrets_are_their_teams, setup, teardown),
-		cmocka_unit_test_setup_teardown(templates_have_owners, setup, teardown),
-		cmocka_unit_test_setup_teardown(samples_and_settings, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_key_is_its_teams, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(the_key_of_the_file_stays, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(a_token_is_its_users, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(keys_are_not_without_number, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(a_team_keeps_its_limits, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(an_older_store_is_taken_over, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(a_secret_is_read_with_its_key_only, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(a_stored_secret_cannot_be_moved, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(secrets_are_their_teams, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(templates_have_owners, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(samples_and_settings, setup_with_key, teardown),
 		cmocka_unit_test(callers_share_nothing),
 	};
 
