@@ -59,28 +59,28 @@ static void a_key_is_its_teams(void **state)
 	struct key made;
 	struct key found = { 0 };
 
-	assert_int_equal(store_create_key(store, team.id, "", "first", text, &made, NULL), 0);
+	assert_int_equal(store_create_key(store, KEY_API, team.id, "", "first", text, &made, NULL), 0);
 	assert_int_equal(strlen(text), 44);
 	assert_int_equal(strncmp(text + 4, made.start, 2), 0);
 	assert_string_equal(text + 40, made.end);
-	assert_int_equal(store_find_key(store, text, &found), 0);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), 0);
 	assert_string_equal(found.team_id, team.id);
 	assert_string_equal(found.id, made.id);
 	assert_int_equal(found.last_used_at_ms, 0);
-	assert_int_equal(store_note_use(store, made.id, 77, NULL), 0);
-	assert_int_equal(store_find_key(store, text, &found), 0);
+	assert_int_equal(store_note_use(store, KEY_API, made.id, 77, NULL), 0);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), 0);
 	assert_int_equal(found.last_used_at_ms, 77);
 	assert_int_equal(store_rename_key(store, other.id, made.id, "stolen", NULL), -ENOENT);
-	assert_int_equal(store_delete_key(store, other.id, made.id, NULL), -ENOENT);
+	assert_int_equal(store_delete_key(store, KEY_API, other.id, made.id, NULL), -ENOENT);
 	assert_int_equal(store_rename_key(store, team.id, made.id, "it's \"mine\"", NULL), 0);
 	assert_int_equal(store_list_keys(store, team.id, take_key, fixture, NULL), 0);
 	assert_int_equal(fixture->count, 1);
 	assert_string_equal(fixture->last, "it's \"mine\"");
-	assert_int_equal(store_delete_key(store, team.id, made.id, NULL), 0);
-	assert_int_equal(store_find_key(store, text, &found), -ENOENT);
+	assert_int_equal(store_delete_key(store, KEY_API, team.id, made.id, NULL), 0);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), -ENOENT);
 	text[10] = text[10] == '0' ? '1' : '0';
-	assert_int_equal(store_find_key(store, text, &found), -ENOENT);
-	assert_int_equal(store_find_key(store, "", &found), -ENOENT);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), -ENOENT);
+	assert_int_equal(store_find_key(store, KEY_API, "", &found), -ENOENT);
 }
 
 static void the_key_of_the_file_stays(void **state)
@@ -88,18 +88,18 @@ static void the_key_of_the_file_stays(void **state)
 	struct fixture *fixture = *state;
 	struct key key = { 0 };
 
-	assert_int_equal(store_find_key(fixture->store, "e2b_0123456789abcdef0123", &key), 0);
+	assert_int_equal(store_find_key(fixture->store, KEY_API, "e2b_0123456789abcdef0123", &key), 0);
 	assert_true(key.service);
 	assert_string_equal(key.start, "01");
 	assert_string_equal(key.end, "0123");
 	assert_int_equal(key.length, 20);
-	assert_int_equal(store_delete_key(fixture->store, STORE_FIRST_TEAM, key.id, NULL), -EPERM);
+	assert_int_equal(store_delete_key(fixture->store, KEY_API, STORE_FIRST_TEAM, key.id, NULL), -EPERM);
 	/* Another one takes its place, whatever it was called. */
 	assert_int_equal(store_rename_key(fixture->store, STORE_FIRST_TEAM, key.id, "renamed", NULL), 0);
 	assert_int_equal(store_ensure_key(fixture->store, "e2b_ff", NULL), 0);
-	assert_int_equal(store_find_key(fixture->store, "e2b_0123456789abcdef0123", &key), -ENOENT);
+	assert_int_equal(store_find_key(fixture->store, KEY_API, "e2b_0123456789abcdef0123", &key), -ENOENT);
 	/* Of a short one nothing is shown. */
-	assert_int_equal(store_find_key(fixture->store, "e2b_ff", &key), 0);
+	assert_int_equal(store_find_key(fixture->store, KEY_API, "e2b_ff", &key), 0);
 	assert_string_equal(key.start, "");
 	assert_string_equal(key.end, "");
 }
@@ -128,19 +128,19 @@ static void a_token_is_its_users(void **state)
 	assert_int_equal(store_team_user(store, other.id, stranger, NULL), 0);
 	assert_string_not_equal(user, stranger);
 	assert_int_equal(store_team_user(store, "nobody", user, NULL), -ENOENT);
-	assert_int_equal(store_create_token(store, user, "laptop", text, &made, NULL), 0);
+	assert_int_equal(store_create_key(store, KEY_TOKEN, user, user, "laptop", text, &made, NULL), 0);
 	assert_int_equal(strncmp(text, "sk_e2b_", 7), 0);
-	assert_int_equal(store_find_token(store, text, &found), 0);
+	assert_int_equal(store_find_key(store, KEY_TOKEN, text, &found), 0);
 	assert_string_equal(found.user_id, user);
-	assert_int_equal(store_find_key(store, text, &found), -ENOENT);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), -ENOENT);
 	assert_int_equal(store_is_member(store, user, team.id, NULL), 0);
 	assert_int_equal(store_is_member(store, user, other.id, NULL), -ENOENT);
 	assert_int_equal(store_user_teams(store, user, take_team, fixture, NULL), 0);
 	assert_int_equal(fixture->count, 1);
 	assert_string_equal(fixture->last, "one");
-	assert_int_equal(store_delete_token(store, stranger, made.id, NULL), -ENOENT);
-	assert_int_equal(store_delete_token(store, user, made.id, NULL), 0);
-	assert_int_equal(store_find_token(store, text, &found), -ENOENT);
+	assert_int_equal(store_delete_key(store, KEY_TOKEN, stranger, made.id, NULL), -ENOENT);
+	assert_int_equal(store_delete_key(store, KEY_TOKEN, user, made.id, NULL), 0);
+	assert_int_equal(store_find_key(store, KEY_TOKEN, text, &found), -ENOENT);
 }
 
 static void keys_are_not_without_number(void **state)
@@ -155,11 +155,14 @@ static void keys_are_not_without_number(void **state)
 	        "api_keys (hash, team_id, name, created_at_ms, id) SELECT i, (SELECT id FROM teams WHERE "
 	        "name ="
 	        " 'many'), 'x', 1, i FROM n");
-	assert_int_equal(store_create_key(fixture->store, team.id, "", "last", text, &key, NULL), 0);
-	assert_int_equal(store_create_key(fixture->store, team.id, "", "over", text, &key, NULL), -EDQUOT);
-	assert_int_equal(store_create_key(fixture->store, STORE_FIRST_TEAM, "", "x", text, &key, NULL), 0);
-	assert_int_equal(store_delete_key(fixture->store, team.id, "7", NULL), 0);
-	assert_int_equal(store_create_key(fixture->store, team.id, "", "again", text, &key, NULL), 0);
+	assert_int_equal(store_create_key(fixture->store, KEY_API, team.id, "", "last", text, &key, NULL), 0);
+	assert_int_equal(store_create_key(fixture->store, KEY_API, team.id, "", "over", text, &key, NULL),
+	                 -EDQUOT);
+	assert_int_equal(
+	        store_create_key(fixture->store, KEY_API, STORE_FIRST_TEAM, "", "x", text, &key, NULL), 0);
+	assert_int_equal(store_delete_key(fixture->store, KEY_API, team.id, "7", NULL), 0);
+	assert_int_equal(store_create_key(fixture->store, KEY_API, team.id, "", "again", text, &key, NULL),
+	                 0);
 }
 
 static void a_team_keeps_its_limits(void **state)
@@ -213,7 +216,7 @@ static void an_older_store_is_taken_over(void **state)
 	        "PRAGMA user_version = 2");
 	reopen(fixture, path);
 	assert_int_equal(store_ensure_key(fixture->store, "e2b_78", NULL), 0);
-	assert_int_equal(store_find_key(fixture->store, "e2b_77", &key), 0);
+	assert_int_equal(store_find_key(fixture->store, KEY_API, "e2b_77", &key), 0);
 	assert_string_equal(key.team_id, "second");
 	assert_int_equal(strlen(key.id), 36);
 	assert_false(key.service);

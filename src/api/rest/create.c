@@ -425,8 +425,7 @@ static void on_size(int status, const char *data, size_t size, const struct erro
 	cleanup_json json_t *builds = status == 200 ? json_loadb(data, size, 0, NULL) : NULL;
 
 	if (read_size(builds, &request->size)) {
-		(void)snprintf(api->request_id, sizeof(api->request_id), "%s",
-		               request->request_id);
+		(void)snprintf(api->request_id, sizeof(api->request_id), "%s", request->request_id);
 		start(call);
 		api->request_id[0] = '\0';
 		return;

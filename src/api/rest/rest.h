@@ -115,8 +115,8 @@ struct record *sandboxes_new_record(const char *team_id, const char *template, b
 json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars);
 
 /* What a new key or token is told as, with its text; what one is listed as. New references. */
-json_t *keys_created(const struct key *key, const char *prefix, const char *text);
-json_t *keys_entry(const struct key *key, const char *prefix);
+json_t *keys_created(const struct key *key, const char *text);
+json_t *keys_entry(const struct key *key);
 /* `network` and `allow_internet_access` of a create: check them (0 or -errno with `err`), keep them
  * (likewise), give them to a copy (likewise), show what is kept in a sandbox's details. */
 int network_check(const json_t *body, struct error *err);
