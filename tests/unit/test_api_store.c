@@ -461,8 +461,9 @@ static void volumes_come_to_an_old_database(void **state)
 	execute(fixture->path, one_sandbox);
 	store_close(fixture->store);
 	fixture->store = NULL;
-	execute(fixture->path, "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes; "
-	                       "ALTER TABLE sandboxes DROP COLUMN ingress");
+	execute(fixture->path,
+	        "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes; "
+	        "ALTER TABLE sandboxes DROP COLUMN ingress; ALTER TABLE snapshots DROP COLUMN settled");
 	execute(fixture->path, OLD_VERSION);
 	reopen(fixture, fixture->path);
 	assert_int_equal(store_put_volume(fixture->store, &volume, NULL), 0);
