@@ -190,8 +190,7 @@ static void on_undone(int status, const char *data, size_t size, const struct er
 		log_error("a sandbox that nobody will know could not be killed (status %d)", status);
 }
 
-/* The node made a sandbox that cannot be given to anyone. */
-static void undo_create(struct api *api, const char *id)
+void sandboxes_undo(struct api *api, const char *id)
 {
 	char target[160];
 
@@ -266,7 +265,7 @@ static void on_created(int status, const char *data, size_t size, const struct e
 
 	if (!record || !record_take(record, answer)) {
 		if (status == 201)
-			undo_create(call->api, call->sandbox_id);
+			sandboxes_undo(call->api, call->sandbox_id);
 		if (record)
 			registry_remove(call->api->registry, record);
 		control_note_failure(call->api);
@@ -277,7 +276,7 @@ static void on_created(int status, const char *data, size_t size, const struct e
 	/* Its template may have been built anew since its size was asked for, or limits been set. */
 	if (!has_size(record, &request->size) &&
 	    control_check_limits(call->api, call->team_id, &failure) == -EDQUOT) {
-		undo_create(call->api, call->sandbox_id);
+		sandboxes_undo(call->api, call->sandbox_id);
 		registry_remove(call->api->registry, record);
 		give_up(call, 429, failure.message);
 		return;

@@ -64,6 +64,8 @@ static void on_child(int status, const char *data, size_t size, const struct err
 		(void)json_array_set_new(fork->results, child->index,
 		                         json_pack("{s:o}", "sandbox", sandboxes_answer(record)));
 	} else {
+		if (status == 201)
+			sandboxes_undo(fork->call->api, child->id);
 		set_failure(fork, child->index, status >= 400 ? status : 503,
 		            message  ? message
 		            : status ? "the node failed"

@@ -114,6 +114,9 @@ struct record *sandboxes_new_record(const char *team_id, const char *template, b
 /* What asks the node for it, from `template` (a name, or a build's id). New reference. */
 json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars);
 
+/* The node made a sandbox that cannot be given to anyone: have it killed. */
+void sandboxes_undo(struct api *api, const char *id);
+
 /* What a new key or token is told as, with its text; what one is listed as. New references. */
 json_t *keys_created(const struct key *key, const char *text);
 json_t *keys_entry(const struct key *key);
