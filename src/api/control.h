@@ -75,12 +75,26 @@ bool control_admit(struct api *api, const char *id, struct control_allowance *re
 /* Forget all of them. */
 void control_forget_callers(struct api *api);
 
+/* What one sandbox takes. */
+struct control_size {
+	int vcpus;
+	int memory_mib;
+	int disk_mib;
+};
+
 /*
- * May the team start `count` more sandboxes of this size (NULL: not known yet, the smallest there are)? 0;
+ * May the team start `count` more sandboxes of this size? All that it has counts, with what is being created
+ * and resumed: whoever has been let through has a record in one of these states before anyone else asks. 0;
  * -EDQUOT, -EBUSY (the node takes none) or -EIO with `err`.
  */
-int control_may_start(struct api *api, const char *team_id, unsigned count, const struct record *size,
+int control_may_start(struct api *api, const char *team_id, unsigned count, const struct control_size *size,
                       struct error *err);
+
+/* The same for one that is asleep. Its disk counts already, and so may its place. */
+int control_may_resume(struct api *api, const struct record *record, struct error *err);
+
+/* 1: the team has a limit for which the size of a sandbox must be known. 0, -EIO. */
+int control_needs_size(struct api *api, const char *team_id, struct error *err);
 
 /* Is the team within its limits, with all that it has? 0 or as above. */
 int control_check_limits(struct api *api, const char *team_id, struct error *err);

@@ -102,13 +102,13 @@ void control_usage(struct api *api, const char *team_id, struct control_usage *r
 
 		if (team_id && strcmp(record->team_id, team_id) != 0)
 			continue;
-		if (record->running && !record_is_running(record) && !record_is_paused(record))
-			continue; /* its time is over */
+		if (!record_takes_disk(record))
+			continue;
 		ret->disk_mib += record->disk_mib;
-		if (record_is_paused(record) && !record->waking)
+		if (!record_takes_room(record))
 			continue;
 		ret->sandboxes++;
-		ret->starting += !record->running;
+		ret->starting += !record_has_machine(record);
 		ret->vcpus += record->vcpu_count;
 		ret->memory_mib += record->memory_mib;
 	}
@@ -150,7 +150,9 @@ static bool has_limits(const struct limits *limits)
 	return limits->sandboxes || limits->vcpus || limits->memory_mib || limits->disk_mib;
 }
 
-int control_check_limits(struct api *api, const char *team_id, struct error *err)
+/* Is there room for `count` more of this size? */
+static int check_room(struct api *api, const char *team_id, unsigned count, const struct control_size *size,
+                      struct error *err)
 {
 	struct control_usage usage;
 	struct team team = { 0 };
@@ -159,31 +161,54 @@ int control_check_limits(struct api *api, const char *team_id, struct error *err
 	if (ret < 0 || !has_limits(&team.limits))
 		return ret;
 	control_usage(api, team_id, &usage);
+	usage.sandboxes += count;
+	usage.vcpus += (int64_t)count * size->vcpus;
+	usage.memory_mib += (int64_t)count * size->memory_mib;
+	usage.disk_mib += (int64_t)count * size->disk_mib;
 	return check(&team.limits, &usage, err);
 }
 
-int control_may_start(struct api *api, const char *team_id, unsigned count, const struct record *size,
+int control_check_limits(struct api *api, const char *team_id, struct error *err)
+{
+	static const struct control_size nothing;
+
+	return check_room(api, team_id, 0, &nothing, err);
+}
+
+static int check_status(const struct api *api, struct error *err)
+{
+	if (api->control->status == NODE_READY)
+		return 0;
+	return error_set(err, EBUSY, "the node is %s and takes no new sandboxes",
+	                 control_status_name(api->control->status));
+}
+
+int control_may_start(struct api *api, const char *team_id, unsigned count, const struct control_size *size,
                       struct error *err)
 {
-	static const struct record smallest = { .vcpu_count = 1, .memory_mib = 128, .disk_mib = 64 };
-	struct control_usage usage;
-	struct team team = { 0 };
+	int ret = check_status(api, err);
+
+	return ret < 0 ? ret : check_room(api, team_id, count, size, err);
+}
+
+int control_may_resume(struct api *api, const struct record *record, struct error *err)
+{
+	const struct control_size size = { record->vcpu_count, record->memory_mib, 0 };
 	int ret;
 
-	if (api->control->status != NODE_READY)
-		return error_set(err, EBUSY, "the node is %s and takes no new sandboxes",
-		                 control_status_name(api->control->status));
-	ret = store_find_team(api->store, team_id, &team, err);
-	if (ret < 0 || !has_limits(&team.limits))
+	/* Another one asked before, and was let through. */
+	if (record->state == RECORD_RESUMING || record->state == RECORD_TURNING)
+		return 0;
+	ret = check_status(api, err);
+	if (ret < 0 || record_takes_room(record))
 		return ret;
-	if (!size)
-		size = &smallest;
-	control_usage(api, team_id, &usage);
-	usage.sandboxes += count;
-	usage.vcpus += (int64_t)count * size->vcpu_count;
-	usage.memory_mib += (int64_t)count * size->memory_mib;
-	/* The disk of a paused one is counted already. */
-	if (!record_is_paused(size))
-		usage.disk_mib += (int64_t)count * size->disk_mib;
-	return check(&team.limits, &usage, err);
+	return check_room(api, record->team_id, 1, &size, err);
+}
+
+int control_needs_size(struct api *api, const char *team_id, struct error *err)
+{
+	struct team team = { 0 };
+	int ret = store_find_team(api->store, team_id, &team, err);
+
+	return ret < 0 ? ret : team.limits.vcpus || team.limits.memory_mib || team.limits.disk_mib;
 }

@@ -53,11 +53,13 @@ static void compare(struct api *api, const json_t *list, int64_t asked_ms)
 
 		/* What began after the question is not in the answer. */
 		if (record->changed_ms >= asked_ms ||
-		    record->started_at_ms > asked_ms - (record->running || record->paused ? 0 : CREATING_MS))
+		    record->started_at_ms > asked_ms - (record->state == RECORD_CREATING ? CREATING_MS : 0))
 			continue;
 		if (!sandbox) {
 			registry_remove(api->registry, record);
-		} else if (!(record->paused ? is_paused(sandbox) : record->running && !is_paused(sandbox))) {
+		} else if (record_is_moving(record)) {
+			continue;
+		} else if (record->state != (is_paused(sandbox) ? RECORD_PAUSED : RECORD_RUNNING)) {
 			/* Also after a crash of ours in the middle of a create, a pause or a resume. */
 			if (record_take(record, sandbox) && registry_update(api->registry, record, &err) < 0)
 				log_error("%s", err.message);

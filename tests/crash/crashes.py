@@ -265,10 +265,12 @@ def dismiss_strangers(world, allowed):
     return eventually(gone, 60)
 
 
-def take_snapshots(world, token):
-    """Those that are listed must be of use: one begins from each new one."""
+def take_snapshots(world, sandbox):
+    """Those of it that are listed must be of use: one begins from each new one."""
+    token = sandbox.token
+
     def usable():
-        status, body = api("GET", "/snapshots")
+        status, body = api("GET", "/snapshots?sandboxID=" + sandbox.id)
         if status != 200:
             return "snapshots: status %d" % status
         known = world.others | {name for name, _ in world.snapshots}
@@ -314,7 +316,7 @@ def play(world, number, hosts_left):
             world.sandboxes.remove(one)
     problem = problem or dismiss_strangers(world, kind in ("create", "fork"))
     if kind == "snapshot":
-        problem = problem or take_snapshots(world, sandbox.token)
+        problem = problem or take_snapshots(world, sandbox)
     check(title, problem)
     return victim == "host"
 

@@ -1,7 +1,6 @@
 /* Unit tests of the store's keys, teams, secrets, templates and samples, and of the callers' limits. */
 #include <errno.h>
 #include <setjmp.h>
-#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,47 +16,16 @@
 #include "api/store/secrets.h"
 #include "api/store/settings.h"
 #include "api/store/templates.h"
+#include "store_fixture.h"
 
-struct fixture {
-	char directory[32];
-	char path[64];
-	struct store *store;
-	size_t count;
-	char last[128];
-};
-
-static int setup(void **state)
+static int setup_with_key(void **state)
 {
-	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct fixture *fixture;
 
-	(void)snprintf(fixture->directory, sizeof(fixture->directory), "/tmp/atoll-keys-XXXXXX");
-	assert_non_null(mkdtemp(fixture->directory));
-	(void)snprintf(fixture->path, sizeof(fixture->path), "%s/db", fixture->directory);
-	fixture->store = store_open(fixture->path, NULL);
-	assert_non_null(fixture->store);
+	setup(state);
+	fixture = *state;
 	assert_int_equal(store_ensure_key(fixture->store, "e2b_0123456789abcdef0123", NULL), 0);
-	*state = fixture;
 	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *fixture = *state;
-
-	store_close(fixture->store);
-	assert_int_equal(file_remove_tree(fixture->directory, NULL), 0);
-	free(fixture);
-	return 0;
-}
-
-static void execute(const char *path, const char *sql)
-{
-	sqlite3 *db = NULL;
-
-	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
-		fail_msg("%s: %s", sql, sqlite3_errmsg(db));
-	assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
 static struct team make_team(struct store *store, const char *name)
@@ -91,28 +59,28 @@ static void a_key_is_its_teams(void **state)
 	struct key made;
 	struct key found = { 0 };
 
-	assert_int_equal(store_create_key(store, team.id, "", "first", text, &made, NULL), 0);
+	assert_int_equal(store_create_key(store, KEY_API, team.id, "", "first", text, &made, NULL), 0);
 	assert_int_equal(strlen(text), 44);
 	assert_int_equal(strncmp(text + 4, made.start, 2), 0);
 	assert_string_equal(text + 40, made.end);
-	assert_int_equal(store_find_key(store, text, &found), 0);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), 0);
 	assert_string_equal(found.team_id, team.id);
 	assert_string_equal(found.id, made.id);
 	assert_int_equal(found.last_used_at_ms, 0);
-	assert_int_equal(store_note_use(store, made.id, 77, NULL), 0);
-	assert_int_equal(store_find_key(store, text, &found), 0);
+	assert_int_equal(store_note_use(store, KEY_API, made.id, 77, NULL), 0);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), 0);
 	assert_int_equal(found.last_used_at_ms, 77);
 	assert_int_equal(store_rename_key(store, other.id, made.id, "stolen", NULL), -ENOENT);
-	assert_int_equal(store_delete_key(store, other.id, made.id, NULL), -ENOENT);
+	assert_int_equal(store_delete_key(store, KEY_API, other.id, made.id, NULL), -ENOENT);
 	assert_int_equal(store_rename_key(store, team.id, made.id, "it's \"mine\"", NULL), 0);
 	assert_int_equal(store_list_keys(store, team.id, take_key, fixture, NULL), 0);
 	assert_int_equal(fixture->count, 1);
 	assert_string_equal(fixture->last, "it's \"mine\"");
-	assert_int_equal(store_delete_key(store, team.id, made.id, NULL), 0);
-	assert_int_equal(store_find_key(store, text, &found), -ENOENT);
+	assert_int_equal(store_delete_key(store, KEY_API, team.id, made.id, NULL), 0);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), -ENOENT);
 	text[10] = text[10] == '0' ? '1' : '0';
-	assert_int_equal(store_find_key(store, text, &found), -ENOENT);
-	assert_int_equal(store_find_key(store, "", &found), -ENOENT);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), -ENOENT);
+	assert_int_equal(store_find_key(store, KEY_API, "", &found), -ENOENT);
 }
 
 static void the_key_of_the_file_stays(void **state)
@@ -120,18 +88,18 @@ static void the_key_of_the_file_stays(void **state)
 	struct fixture *fixture = *state;
 	struct key key = { 0 };
 
-	assert_int_equal(store_find_key(fixture->store, "e2b_0123456789abcdef0123", &key), 0);
+	assert_int_equal(store_find_key(fixture->store, KEY_API, "e2b_0123456789abcdef0123", &key), 0);
 	assert_true(key.service);
 	assert_string_equal(key.start, "01");
 	assert_string_equal(key.end, "0123");
 	assert_int_equal(key.length, 20);
-	assert_int_equal(store_delete_key(fixture->store, STORE_FIRST_TEAM, key.id, NULL), -EPERM);
+	assert_int_equal(store_delete_key(fixture->store, KEY_API, STORE_FIRST_TEAM, key.id, NULL), -EPERM);
 	/* Another one takes its place, whatever it was called. */
 	assert_int_equal(store_rename_key(fixture->store, STORE_FIRST_TEAM, key.id, "renamed", NULL), 0);
 	assert_int_equal(store_ensure_key(fixture->store, "e2b_ff", NULL), 0);
-	assert_int_equal(store_find_key(fixture->store, "e2b_0123456789abcdef0123", &key), -ENOENT);
+	assert_int_equal(store_find_key(fixture->store, KEY_API, "e2b_0123456789abcdef0123", &key), -ENOENT);
 	/* Of a short one nothing is shown. */
-	assert_int_equal(store_find_key(fixture->store, "e2b_ff", &key), 0);
+	assert_int_equal(store_find_key(fixture->store, KEY_API, "e2b_ff", &key), 0);
 	assert_string_equal(key.start, "");
 	assert_string_equal(key.end, "");
 }
@@ -160,19 +128,19 @@ static void a_token_is_its_users(void **state)
 	assert_int_equal(store_team_user(store, other.id, stranger, NULL), 0);
 	assert_string_not_equal(user, stranger);
 	assert_int_equal(store_team_user(store, "nobody", user, NULL), -ENOENT);
-	assert_int_equal(store_create_token(store, user, "laptop", text, &made, NULL), 0);
+	assert_int_equal(store_create_key(store, KEY_TOKEN, user, user, "laptop", text, &made, NULL), 0);
 	assert_int_equal(strncmp(text, "sk_e2b_", 7), 0);
-	assert_int_equal(store_find_token(store, text, &found), 0);
+	assert_int_equal(store_find_key(store, KEY_TOKEN, text, &found), 0);
 	assert_string_equal(found.user_id, user);
-	assert_int_equal(store_find_key(store, text, &found), -ENOENT);
+	assert_int_equal(store_find_key(store, KEY_API, text, &found), -ENOENT);
 	assert_int_equal(store_is_member(store, user, team.id, NULL), 0);
 	assert_int_equal(store_is_member(store, user, other.id, NULL), -ENOENT);
 	assert_int_equal(store_user_teams(store, user, take_team, fixture, NULL), 0);
 	assert_int_equal(fixture->count, 1);
 	assert_string_equal(fixture->last, "one");
-	assert_int_equal(store_delete_token(store, stranger, made.id, NULL), -ENOENT);
-	assert_int_equal(store_delete_token(store, user, made.id, NULL), 0);
-	assert_int_equal(store_find_token(store, text, &found), -ENOENT);
+	assert_int_equal(store_delete_key(store, KEY_TOKEN, stranger, made.id, NULL), -ENOENT);
+	assert_int_equal(store_delete_key(store, KEY_TOKEN, user, made.id, NULL), 0);
+	assert_int_equal(store_find_key(store, KEY_TOKEN, text, &found), -ENOENT);
 }
 
 static void keys_are_not_without_number(void **state)
@@ -187,11 +155,14 @@ static void keys_are_not_without_number(void **state)
 	        "api_keys (hash, team_id, name, created_at_ms, id) SELECT i, (SELECT id FROM teams WHERE "
 	        "name ="
 	        " 'many'), 'x', 1, i FROM n");
-	assert_int_equal(store_create_key(fixture->store, team.id, "", "last", text, &key, NULL), 0);
-	assert_int_equal(store_create_key(fixture->store, team.id, "", "over", text, &key, NULL), -EDQUOT);
-	assert_int_equal(store_create_key(fixture->store, STORE_FIRST_TEAM, "", "x", text, &key, NULL), 0);
-	assert_int_equal(store_delete_key(fixture->store, team.id, "7", NULL), 0);
-	assert_int_equal(store_create_key(fixture->store, team.id, "", "again", text, &key, NULL), 0);
+	assert_int_equal(store_create_key(fixture->store, KEY_API, team.id, "", "last", text, &key, NULL), 0);
+	assert_int_equal(store_create_key(fixture->store, KEY_API, team.id, "", "over", text, &key, NULL),
+	                 -EDQUOT);
+	assert_int_equal(
+	        store_create_key(fixture->store, KEY_API, STORE_FIRST_TEAM, "", "x", text, &key, NULL), 0);
+	assert_int_equal(store_delete_key(fixture->store, KEY_API, team.id, "7", NULL), 0);
+	assert_int_equal(store_create_key(fixture->store, KEY_API, team.id, "", "again", text, &key, NULL),
+	                 0);
 }
 
 static void a_team_keeps_its_limits(void **state)
@@ -202,8 +173,7 @@ static void a_team_keeps_its_limits(void **state)
 
 	team.limits.vcpus = 0;
 	assert_int_equal(store_update_team(fixture->store, &team, NULL), 0);
-	store_close(fixture->store);
-	fixture->store = store_open(fixture->path, NULL);
+	reopen(fixture, fixture->path);
 	assert_int_equal(store_find_team(fixture->store, team.id, &found, NULL), 0);
 	assert_memory_equal(&found.limits, &team.limits, sizeof(found.limits));
 	(void)snprintf(team.id, sizeof(team.id), "nobody");
@@ -244,11 +214,9 @@ static void an_older_store_is_taken_over(void **state)
 	        "('a2e328b6155943ae6cbea35f0179f97f24f3ecf469476670c58b5b6938160099', 'second', 'first', 1),"
 	        "('00', 'default', 'first', 1), ('01', 'default', 'mine', 1);"
 	        "PRAGMA user_version = 2");
-	store_close(fixture->store);
-	fixture->store = store_open(path, NULL);
-	assert_non_null(fixture->store);
+	reopen(fixture, path);
 	assert_int_equal(store_ensure_key(fixture->store, "e2b_78", NULL), 0);
-	assert_int_equal(store_find_key(fixture->store, "e2b_77", &key), 0);
+	assert_int_equal(store_find_key(fixture->store, KEY_API, "e2b_77", &key), 0);
 	assert_string_equal(key.team_id, "second");
 	assert_int_equal(strlen(key.id), 36);
 	assert_false(key.service);
@@ -444,17 +412,17 @@ static void callers_share_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_key_is_its_teams, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_key_of_the_file_stays, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_token_is_its_users, setup, teardown),
-		cmocka_unit_test_setup_teardown(keys_are_not_without_number, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_team_keeps_its_limits, setup, teardown),
-		cmocka_unit_test_setup_teardown(an_older_store_is_taken_over, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_secret_is_read_with_its_key_only, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_stored_secret_cannot_be_moved, setup, teardown),
-		cmocka_unit_test_setup_teardown(secrets_are_their_teams, setup, teardown),
-		cmocka_unit_test_setup_teardown(templates_have_owners, setup, teardown),
-		cmocka_unit_test_setup_teardown(samples_and_settings, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_key_is_its_teams, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(the_key_of_the_file_stays, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(a_token_is_its_users, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(keys_are_not_without_number, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(a_team_keeps_its_limits, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(an_older_store_is_taken_over, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(a_secret_is_read_with_its_key_only, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(a_stored_secret_cannot_be_moved, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(secrets_are_their_teams, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(templates_have_owners, setup_with_key, teardown),
+		cmocka_unit_test_setup_teardown(samples_and_settings, setup_with_key, teardown),
 		cmocka_unit_test(callers_share_nothing),
 	};
 

@@ -19,73 +19,11 @@
 #include "api/store/networks.h"
 #include "api/store/store.h"
 #include "api/store/volumes.h"
+#include "store_fixture.h"
 
 #define KEY         "e2b_00ff"
 #define OTHER_KEY   "e2b_00fe"
 #define OLD_VERSION "PRAGMA user_version = 3" /* the one before volumes */
-
-struct fixture {
-	char directory[32];
-	char path[64];
-	struct store *store;
-	struct list loaded; /* struct record, by `all` */
-	size_t count;
-};
-
-static int setup(void **state)
-{
-	struct fixture *fixture = calloc(1, sizeof(*fixture));
-
-	(void)snprintf(fixture->directory, sizeof(fixture->directory), "/tmp/atoll-store-XXXXXX");
-	assert_non_null(mkdtemp(fixture->directory));
-	(void)snprintf(fixture->path, sizeof(fixture->path), "%s/db", fixture->directory);
-	list_init(&fixture->loaded);
-	fixture->store = store_open(fixture->path, NULL);
-	assert_non_null(fixture->store);
-	*state = fixture;
-	return 0;
-}
-
-static void forget_loaded(struct fixture *fixture)
-{
-	list_for_each_safe (node, &fixture->loaded) {
-		list_remove(node);
-		record_free(list_entry(node, struct record, all));
-	}
-	fixture->count = 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *fixture = *state;
-
-	forget_loaded(fixture);
-	store_close(fixture->store);
-	assert_int_equal(file_remove_tree(fixture->directory, NULL), 0);
-	free(fixture);
-	return 0;
-}
-
-static void reopen(struct fixture *fixture)
-{
-	struct error err = { 0 };
-
-	store_close(fixture->store);
-	fixture->store = store_open(fixture->path, &err);
-	if (!fixture->store)
-		fail_msg("%s", err.message);
-}
-
-/* Run SQL over a connection of our own. */
-static void execute(const struct fixture *fixture, const char *sql)
-{
-	sqlite3 *db = NULL;
-
-	assert_int_equal(sqlite3_open(fixture->path, &db), SQLITE_OK);
-	if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
-		fail_msg("%s: %s", sql, sqlite3_errmsg(db));
-	assert_int_equal(sqlite3_close(db), SQLITE_OK);
-}
 
 static void take(void *context, struct record *record)
 {
@@ -162,7 +100,7 @@ static void opening_refuses_what_it_does_not_know(void **state)
 	char path[96];
 	FILE *file;
 
-	execute(fixture, "PRAGMA user_version = 999");
+	execute(fixture->path, "PRAGMA user_version = 999");
 	assert_null(store_open(fixture->path, &err));
 	assert_non_null(strstr(err.message, "version 999"));
 
@@ -192,10 +130,10 @@ static void opening_is_all_or_nothing(void **state)
 	store_close(fixture->store);
 	fixture->store = NULL;
 	assert_int_equal(unlink(fixture->path), 0);
-	execute(fixture, "CREATE TABLE sandboxes (mine)");
+	execute(fixture->path, "CREATE TABLE sandboxes (mine)");
 	assert_null(store_open(fixture->path, &err));
 	assert_int_equal(err.code, EIO);
-	execute(fixture,
+	execute(fixture->path,
 	        "CREATE TABLE teams (would_be_there INTEGER); DROP TABLE teams; DROP TABLE sandboxes");
 	fixture->store = store_open(fixture->path, &err);
 	assert_non_null(fixture->store);
@@ -217,7 +155,7 @@ static void a_replaced_key_is_valid_no_more(void **state)
 	assert_string_equal(team, "default");
 	assert_int_equal(store_team_name(fixture->store, team, name), 0);
 	assert_string_equal(name, "Default");
-	reopen(fixture);
+	reopen(fixture, fixture->path);
 	assert_int_equal(store_ensure_key(fixture->store, KEY, NULL), 0);
 	assert_int_equal(store_team_of_key(fixture->store, KEY, team), 0);
 	assert_int_equal(store_team_of_key(fixture->store, OTHER_KEY, team), -ENOENT);
@@ -230,7 +168,7 @@ static void other_keys_stay(void **state)
 
 	assert_int_equal(store_ensure_key(fixture->store, KEY, NULL), 0);
 	/* SHA-256 of "e2b_77". */
-	execute(fixture,
+	execute(fixture->path,
 	        "INSERT INTO teams (id, name) VALUES ('second', 'Second');"
 	        "INSERT INTO api_keys (hash, team_id, name, created_at_ms) VALUES "
 	        "('a2e328b6155943ae6cbea35f0179f97f24f3ecf469476670c58b5b6938160099', 'second', 'first', 1)");
@@ -255,7 +193,7 @@ static void all_of_a_sandbox_comes_back(void **state)
 		                 .vcpu_count = INT32_MAX,
 		                 .memory_mib = INT32_MIN,
 		                 .disk_mib = 7,
-		                 .running = true };
+		                 .state = RECORD_RUNNING };
 	const struct record *back;
 
 	fill(record.id, sizeof(record.id), 'i');
@@ -267,7 +205,7 @@ static void all_of_a_sandbox_comes_back(void **state)
 	record.metadata = json_pack("{s:s,s:s}", "\u00e4 ; DROP TABLE sandboxes", "\U0001f3dd", "", "");
 	assert_non_null(record.metadata);
 	assert_int_equal(store_put_sandbox(fixture->store, &record, NULL), 0);
-	reopen(fixture);
+	reopen(fixture, fixture->path);
 	assert_int_equal(load(fixture), 1);
 	back = find(fixture, record.id);
 	assert_non_null(back);
@@ -281,7 +219,7 @@ static void all_of_a_sandbox_comes_back(void **state)
 	assert_int_equal(back->vcpu_count, INT32_MAX);
 	assert_int_equal(back->memory_mib, INT32_MIN);
 	assert_int_equal(back->disk_mib, 7);
-	assert_true(back->running);
+	assert_int_equal(back->state, RECORD_RUNNING);
 	json_decref(record.metadata);
 }
 
@@ -298,7 +236,7 @@ static void a_change_keeps_what_a_sandbox_is(void **state)
 	(void)snprintf(record.access_token, sizeof(record.access_token), "another");
 	(void)snprintf(record.vsock_path, sizeof(record.vsock_path), "/run/v.sock");
 	record.end_at_ms = 42;
-	record.running = true;
+	record.state = RECORD_RUNNING;
 	assert_int_equal(store_put_sandbox(fixture->store, &record, NULL), 0);
 	json_decref(record.metadata);
 	assert_int_equal(load(fixture), 1);
@@ -307,7 +245,7 @@ static void a_change_keeps_what_a_sandbox_is(void **state)
 	assert_string_equal(back->access_token, "token");
 	assert_string_equal(back->vsock_path, "/run/v.sock");
 	assert_int_equal(back->end_at_ms, 42);
-	assert_true(back->running);
+	assert_int_equal(back->state, RECORD_RUNNING);
 }
 
 static void deleting_forgets_that_one(void **state)
@@ -319,7 +257,7 @@ static void deleting_forgets_that_one(void **state)
 	assert_int_equal(store_delete_sandbox(fixture->store, "i1", NULL), 0);
 	assert_int_equal(store_delete_sandbox(fixture->store, "i1", NULL), 0);
 	assert_int_equal(store_delete_sandbox(fixture->store, "' OR 1 = 1 --", NULL), 0);
-	reopen(fixture);
+	reopen(fixture, fixture->path);
 	assert_int_equal(load(fixture), 1);
 	assert_non_null(find(fixture, "i2"));
 	assert_int_equal(put(fixture, "i1", NULL), 0);
@@ -331,11 +269,11 @@ static void damaged_metadata_costs_no_sandbox(void **state)
 	struct fixture *fixture = *state;
 
 	assert_int_equal(put(fixture, "i1", NULL), 0);
-	execute(fixture, "UPDATE sandboxes SET metadata = '{\"user\":'");
+	execute(fixture->path, "UPDATE sandboxes SET metadata = '{\"user\":'");
 	assert_int_equal(load(fixture), 1);
 	assert_int_equal(json_object_size(find(fixture, "i1")->metadata), 0);
 	assert_true(json_is_object(find(fixture, "i1")->metadata));
-	execute(fixture, "UPDATE sandboxes SET metadata = '[1]'");
+	execute(fixture->path, "UPDATE sandboxes SET metadata = '[1]'");
 	assert_int_equal(load(fixture), 1);
 	assert_true(json_is_object(find(fixture, "i1")->metadata));
 }
@@ -378,7 +316,7 @@ static void what_was_taken_survives_sigkill(void **state)
 		;
 	assert_int_equal(waitpid(child, NULL, 0), child);
 	assert_int_equal(close(ends[0]), 0);
-	reopen(fixture);
+	reopen(fixture, fixture->path);
 	assert_true(load(fixture) >= (size_t)last + 1);
 	for (int i = 0; i <= last; i++) {
 		char id[32];
@@ -437,7 +375,7 @@ static void a_full_disk_loses_nothing(void **state)
 		assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 		assert_true(stored == 0 || (stored == -EIO && err.message[0]));
 		failures += stored < 0;
-		reopen(fixture);
+		reopen(fixture, fixture->path);
 		assert_int_equal(load(fixture), stored == 0 ? 2 : 1);
 		assert_non_null(find(fixture, "i1"));
 		assert_int_equal(store_team_of_key(fixture->store, KEY, (char[64]){ 0 }),
@@ -472,7 +410,7 @@ static void volumes_are_kept(void **state)
 	assert_non_null(strstr(err.message, "data"));
 	(void)snprintf(volume.team_id, sizeof(volume.team_id), "other");
 	assert_int_equal(store_put_volume(fixture->store, &volume, NULL), 0);
-	reopen(fixture);
+	reopen(fixture, fixture->path);
 	assert_int_equal(store_find_volume(fixture->store, "v-1", &found, NULL), 0);
 	assert_string_equal(found.token, "vol_1");
 	assert_string_equal(found.team_id, "team");
@@ -482,8 +420,8 @@ static void volumes_are_kept(void **state)
 	assert_int_equal(count, 1);
 	assert_int_equal(store_delete_volume(fixture->store, "v-1", NULL), 0);
 	assert_int_equal(store_delete_volume(fixture->store, "v-1", NULL), -ENOENT);
-	execute(fixture, "DROP TABLE volumes; "
-	                 "ALTER TABLE sandboxes DROP COLUMN ingress");
+	execute(fixture->path, "DROP TABLE volumes; "
+	                       "ALTER TABLE sandboxes DROP COLUMN ingress");
 	assert_int_equal(store_find_volume(fixture->store, "v-2", &found, &err), -EIO);
 	assert_int_equal(store_put_volume(fixture->store, &volume, &err), -EIO);
 	assert_int_equal(store_delete_volume(fixture->store, "v-2", &err), -EIO);
@@ -500,7 +438,7 @@ static void networks_go_with_sandboxes(void **state)
 	struct fixture *fixture = *state;
 	char *text = NULL;
 
-	execute(fixture, one_sandbox);
+	execute(fixture->path, one_sandbox);
 	assert_int_equal(store_get_network(fixture->store, "s", &text, NULL), -ENOENT);
 	assert_int_equal(store_put_network(fixture->store, "s", "{}", NULL), 0);
 	assert_int_equal(store_put_network(fixture->store, "s", "{\"a\":1}", NULL), 0);
@@ -509,7 +447,7 @@ static void networks_go_with_sandboxes(void **state)
 	free(text);
 	assert_int_equal(store_delete_sandbox(fixture->store, "s", NULL), 0);
 	assert_int_equal(store_get_network(fixture->store, "s", &text, NULL), -ENOENT);
-	execute(fixture, "DROP TABLE networks");
+	execute(fixture->path, "DROP TABLE networks");
 	assert_int_equal(store_get_network(fixture->store, "s", &text, NULL), -EIO);
 	assert_int_equal(store_put_network(fixture->store, "s", "{}", NULL), -EIO);
 }
@@ -520,13 +458,14 @@ static void volumes_come_to_an_old_database(void **state)
 	struct fixture *fixture = *state;
 	struct volume_record volume = { .id = "v", .team_id = "t", .name = "n", .token = "k" };
 
-	execute(fixture, one_sandbox);
+	execute(fixture->path, one_sandbox);
 	store_close(fixture->store);
 	fixture->store = NULL;
-	execute(fixture, "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes; "
-	                 "ALTER TABLE sandboxes DROP COLUMN ingress");
-	execute(fixture, OLD_VERSION);
-	reopen(fixture);
+	execute(fixture->path,
+	        "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes; "
+	        "ALTER TABLE sandboxes DROP COLUMN ingress; ALTER TABLE snapshots DROP COLUMN settled");
+	execute(fixture->path, OLD_VERSION);
+	reopen(fixture, fixture->path);
 	assert_int_equal(store_put_volume(fixture->store, &volume, NULL), 0);
 	assert_int_equal(store_put_network(fixture->store, "s", "{}", NULL), 0);
 	assert_int_equal(store_delete_sandbox(fixture->store, "s", NULL), 0);

@@ -175,7 +175,7 @@ static void wake_and_pass(struct api *api, struct http_exchange *exchange, const
 static void route(struct api *api, struct http_exchange *exchange, const char *id, unsigned port)
 {
 	struct record *record = registry_find(api->registry, id);
-	bool asleep = record && (record->pausing || record_is_paused(record));
+	bool asleep = record && record_is_asleep(record);
 
 	if (record && port == AGENT_PORT && is_internal(http_request_path(exchange)))
 		http_reply_json(exchange, 404,

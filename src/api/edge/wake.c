@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/control.h"
 #include "api/registry.h"
+#include "api/resume.h"
 
 #define AGAIN_MS    200   /* between looks at one that changes its state */
 #define PATIENCE_MS 60000 /* for such a change to end */
@@ -71,14 +71,10 @@ static void ask_again(struct wake *wake)
 		(void)uv_timer_start(&wake->timer, on_again, AGAIN_MS, 0);
 }
 
-static void take(struct wake *wake, struct record *record)
+static void go_on(struct wake *wake, const struct record *record)
 {
-	struct error err = { 0 };
-
-	if (registry_update(wake->api->registry, record, &err) < 0)
-		log_error("%s", err.message);
 	/* The node may not have begun yet with a pause that it was asked for. */
-	if (record_is_running(record) && !record->pausing)
+	if (record_is_running(record) && !record_is_asleep(record))
 		finish(wake, WAKE_UP);
 	else
 		ask_again(wake);
@@ -91,29 +87,28 @@ static void on_looked(int status, const char *data, size_t size, const struct er
 	struct record *record = registry_find(wake->api->registry, wake->id);
 	cleanup_json json_t *answer = status == 200 ? json_loadb(data, size, 0, NULL) : NULL;
 
+	struct error failure = { 0 };
+
 	(void)err;
-	if (!record || status == 404)
+	if (!record || status == 404) {
 		finish(wake, WAKE_GONE);
-	else if (record_take(record, answer))
-		take(wake, record);
-	else
-		ask_again(wake);
-}
-
-static void on_resumed(int status, const char *data, size_t size, const struct error *err, void *context)
-{
-	struct wake *wake = context;
-	struct record *record = registry_find(wake->api->registry, wake->id);
-	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
-	char target[TARGET_SIZE];
-
-	if (record)
-		record->waking = false;
-	if (record && record_take(record, answer)) {
-		take(wake, record);
 		return;
 	}
-	api_reconcile_soon(wake->api);
+	if (record_take(record, answer) && registry_update(wake->api->registry, record, &failure) < 0)
+		log_error("%s", failure.message);
+	go_on(wake, record);
+}
+
+static void on_resumed(struct record *record, bool resumed, const struct resume_answer *answer, void *context)
+{
+	struct wake *wake = context;
+	int status = answer->status;
+	char target[TARGET_SIZE];
+
+	if (resumed) {
+		go_on(wake, record);
+		return;
+	}
 	if (status == 409 && record) {
 		(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s", wake->id);
 		api_call_node(wake->api, "GET", target, NULL, on_looked, wake);
@@ -121,7 +116,7 @@ static void on_resumed(int status, const char *data, size_t size, const struct e
 	}
 	if (status != 404 && status != 412 && status != 429)
 		log_error("sandbox %s could not be woken: %s (status %d)", wake->id,
-		          status ? "refused" : err->message, status);
+		          status ? "refused" : answer->err->message, status);
 	finish(wake, status == 429 ? WAKE_FULL : WAKE_GONE);
 }
 
@@ -129,32 +124,23 @@ static void ask(struct wake *wake)
 {
 	struct record *record = registry_find(wake->api->registry, wake->id);
 	struct error err = { 0 };
-	char target[TARGET_SIZE];
-	int64_t seconds;
 	int ret;
 
 	/* A boot is nothing that any traffic may cause. */
-	if (!record || (record->disk_only && !record->running)) {
+	if (!record || (record->disk_only && !record_has_machine(record))) {
 		finish(wake, WAKE_GONE);
 		return;
 	}
-	if (record_is_running(record) && !record->pausing) {
+	if (record_is_running(record) && !record_is_asleep(record)) {
 		finish(wake, WAKE_UP);
 		return;
 	}
-	ret = record->waking ? 0 : control_may_start(wake->api, record->team_id, 1, record, &err);
+	ret = resume_ask(wake->api, record, record->resume_timeout ? record->resume_timeout : FALLBACK_S,
+	                 false, on_resumed, wake, &err);
 	if (ret < 0) {
 		log_info("sandbox %s is not woken: %s", wake->id, err.message);
 		finish(wake, ret == -EDQUOT ? WAKE_FULL : WAKE_GONE);
-		return;
 	}
-	record->waking = true;
-	seconds = record->resume_timeout ? record->resume_timeout : FALLBACK_S;
-	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/resume", wake->id);
-	api_call_node(wake->api, "POST", target,
-	              json_pack("{s:I,s:b,s:b}", "end_at_ms", (json_int_t)(time_wall_ms() + seconds * 1000),
-	                        "auto_pause", record->auto_pause, "boot", 0),
-	              on_resumed, wake);
 }
 
 static void on_client_gone(struct http_exchange *exchange, void *context)

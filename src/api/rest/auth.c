@@ -20,7 +20,7 @@ static void note_use(struct rest_call *call, const struct key *key)
 
 	(void)snprintf(call->key_id, sizeof(call->key_id), "%s", key->id);
 	if (key->last_used_at_ms + NOTE_MS < now_ms &&
-	    store_note_use(call->api->store, key->id, now_ms, &err) < 0)
+	    store_note_use(call->api->store, key->kind, key->id, now_ms, &err) < 0)
 		log_warn("%s", err.message);
 }
 
@@ -36,7 +36,7 @@ static bool refuse(struct rest_call *call, int ret, const char *what)
 static bool by_key(struct rest_call *call, const char *text)
 {
 	struct key key = { 0 };
-	int ret = store_find_key(call->api->store, text, &key);
+	int ret = store_find_key(call->api->store, KEY_API, text, &key);
 
 	if (ret < 0)
 		return refuse(call, ret, "API key");
@@ -48,7 +48,7 @@ static bool by_key(struct rest_call *call, const char *text)
 static bool by_token(struct rest_call *call, const char *text)
 {
 	struct key key = { 0 };
-	int ret = store_find_token(call->api->store, text, &key);
+	int ret = store_find_key(call->api->store, KEY_TOKEN, text, &key);
 
 	if (ret < 0)
 		return refuse(call, ret, "access token");
@@ -191,13 +191,18 @@ bool rest_authenticate(struct rest_call *call, enum rest_who who)
 
 /* --- what handlers share --- */
 
-bool rest_may_start(struct rest_call *call, unsigned count, const struct record *size)
+void rest_fail_start(struct rest_call *call, int ret, const struct error *err)
+{
+	rest_fail(call, ret == -EDQUOT ? 429 : ret == -EBUSY ? 503 : 500, "%s", err->message);
+}
+
+bool rest_may_start(struct rest_call *call, unsigned count, const struct control_size *size)
 {
 	struct error err = { 0 };
 	int ret = control_may_start(call->api, call->team_id, count, size, &err);
 
 	if (ret < 0)
-		rest_fail(call, ret == -EDQUOT ? 429 : ret == -EBUSY ? 503 : 500, "%s", err.message);
+		rest_fail_start(call, ret, &err);
 	return ret == 0;
 }
 

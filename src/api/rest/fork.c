@@ -9,6 +9,7 @@
 
 #include "api/control.h"
 #include "api/rest/rest.h"
+#include "api/store/store.h"
 
 #define COUNT_MAX 100
 #define TIMEOUT   15 /* seconds to live, when the request names none */
@@ -63,6 +64,8 @@ static void on_child(int status, const char *data, size_t size, const struct err
 		(void)json_array_set_new(fork->results, child->index,
 		                         json_pack("{s:o}", "sandbox", sandboxes_answer(record)));
 	} else {
+		if (status == 201)
+			sandboxes_undo(fork->call->api, child->id);
 		set_failure(fork, child->index, status >= 400 ? status : 503,
 		            message  ? message
 		            : status ? "the node failed"
@@ -98,27 +101,71 @@ static struct record *copy_record(const struct record *model, int64_t timeout)
 	return record;
 }
 
-static void start_child(struct fork *fork, const struct record *model, size_t index)
+static struct control_size size_of(const struct record *model)
+{
+	return (struct control_size){ model->vcpu_count, model->memory_mib, model->disk_mib };
+}
+
+/* The record of one, and its network as the model's. NULL with `err`, nothing being kept of it then. */
+static struct record *add_child(struct fork *fork, const struct record *model, struct error *err)
+{
+	const struct control_size size = size_of(model);
+	struct api *api = fork->call->api;
+	struct record *record;
+
+	if (control_may_start(api, model->team_id, 1, &size, err) < 0)
+		return NULL;
+	record = copy_record(model, fork->timeout);
+	if (!record) {
+		error_errno(err, ENOMEM, "fork");
+		return NULL;
+	}
+	if (registry_add(api->registry, record, err) < 0) {
+		record_free(record);
+		return NULL;
+	}
+	if (network_copy(api, model->id, record->id, err) < 0)
+		log_error("%s", err->message);
+	return record;
+}
+
+/* All that are to be, in one commit; those that cannot be are answered for. 0, or -EIO with `err`: none is
+ * there. */
+static int add_children(struct fork *fork, const struct record *model, struct record *children[COUNT_MAX],
+                        struct error *err)
+{
+	struct api *api = fork->call->api;
+	int ret = store_begin(api->store, err);
+
+	if (ret < 0)
+		return ret;
+	for (size_t i = 0; i < fork->count; i++) {
+		struct error failure = { 0 };
+
+		children[i] = add_child(fork, model, &failure);
+		if (!children[i])
+			set_failure(fork, i,
+			            failure.code == EDQUOT  ? 429
+			            : failure.code == EBUSY ? 503
+			                                    : 500,
+			            failure.message);
+	}
+	ret = store_end(api->store, 0, err);
+	for (size_t i = 0; ret < 0 && i < fork->count; i++)
+		if (children[i])
+			registry_remove(api->registry, children[i]);
+	return ret;
+}
+
+static void start_child(struct fork *fork, struct record *record, size_t index)
 {
 	struct fork_child *child = malloc(sizeof(*child));
-	struct record *record = copy_record(model, fork->timeout);
-	struct error err = { 0 };
 
-	if (child && record &&
-	    control_may_start(fork->call->api, model->team_id, 1, model, &err) == -EDQUOT) {
-		set_failure(fork, index, 429, err.message);
-		record_free(record);
-		free(child);
+	if (!child) {
+		set_failure(fork, index, 500, "out of memory");
+		registry_remove(fork->call->api->registry, record);
 		return;
 	}
-	if (!child || !record || registry_add(fork->call->api->registry, record, &err) < 0) {
-		set_failure(fork, index, 500, err.code ? err.message : "out of memory");
-		record_free(record);
-		free(child);
-		return;
-	}
-	if (network_copy(fork->call->api, model->id, record->id, &err) < 0)
-		log_error("%s", err.message);
 	*child = (struct fork_child){ .fork = fork, .index = index };
 	(void)snprintf(child->id, sizeof(child->id), "%s", record->id);
 	fork->pending++;
@@ -133,6 +180,8 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 	struct fork *fork = context;
 	struct rest_call *call = fork->call;
 	const struct record *model = registry_find(call->api->registry, call->id);
+	struct record *children[COUNT_MAX] = { NULL };
+	struct error failure = { 0 };
 
 	if (status != 204 || !model) {
 		json_decref(fork->results);
@@ -140,12 +189,19 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
 		return;
 	}
+	for (size_t i = 0; i < fork->count; i++)
+		(void)json_array_append_new(fork->results, json_null());
+	if (add_children(fork, model, children, &failure) < 0) {
+		json_decref(fork->results);
+		free(fork);
+		rest_fail(call, 500, "%s", failure.message);
+		return;
+	}
 	/* One more than there are: no answer comes before all have been asked for. */
 	fork->pending = 1;
-	for (size_t i = 0; i < fork->count; i++) {
-		(void)json_array_append_new(fork->results, json_null());
-		start_child(fork, model, i);
-	}
+	for (size_t i = 0; i < fork->count; i++)
+		if (children[i])
+			start_child(fork, children[i], i);
 	fork->pending--;
 	finish(fork);
 }
@@ -153,6 +209,7 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 void fork_create(struct rest_call *call)
 {
 	struct fork *fork = calloc(1, sizeof(*fork));
+	struct control_size size;
 	const struct record *model;
 	struct error err = { 0 };
 	int64_t count = 1;
@@ -167,7 +224,9 @@ void fork_create(struct rest_call *call)
 		return;
 	}
 	model = rest_find_sandbox(call);
-	if (!model || !rest_may_start(call, (unsigned)count, model)) {
+	if (model)
+		size = size_of(model);
+	if (!model || !rest_may_start(call, (unsigned)count, &size)) {
 		free(fork);
 		return;
 	}

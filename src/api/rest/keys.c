@@ -5,21 +5,25 @@
 
 #include "api/rest/rest.h"
 
-#define KEY_PREFIX   "e2b_"
-#define TOKEN_PREFIX "sk_e2b_"
+/* As messages call them, and where the text stands in the answer to a create. */
+static const struct {
+	const char *what;
+	const char *field;
+} kinds[] = { [KEY_API] = { "API key", "key" }, [KEY_TOKEN] = { "Access token", "token" } };
 
 /* --- what clients are told --- */
 
-json_t *keys_entry(const struct key *key, const char *prefix)
+json_t *keys_entry(const struct key *key)
 {
 	char created[TIME_RFC3339_SIZE];
 	char used[TIME_RFC3339_SIZE];
-	json_t *json = json_pack("{s:s,s:s,s:{s:s,s:I,s:s,s:s},s:s}", "id", key->id, "name", key->name,
-	                         "mask", "prefix", prefix, "valueLength", (json_int_t)key->length,
-	                         "maskedValuePrefix", key->start, "maskedValueSuffix", key->end, "createdAt",
-	                         time_format_rfc3339(key->created_at_ms, created));
+	json_t *json =
+	        json_pack("{s:s,s:s,s:{s:s,s:I,s:s,s:s},s:s}", "id", key->id, "name", key->name, "mask",
+	                  "prefix", store_key_prefix(key->kind), "valueLength", (json_int_t)key->length,
+	                  "maskedValuePrefix", key->start, "maskedValueSuffix", key->end, "createdAt",
+	                  time_format_rfc3339(key->created_at_ms, created));
 
-	if (strcmp(prefix, KEY_PREFIX) != 0)
+	if (key->kind != KEY_API)
 		return json;
 	(void)json_object_set_new(json, "createdBy",
 	                          key->user_id[0] ? json_pack("{s:s,s:n}", "id", key->user_id, "email")
@@ -31,11 +35,11 @@ json_t *keys_entry(const struct key *key, const char *prefix)
 	return json;
 }
 
-json_t *keys_created(const struct key *key, const char *prefix, const char *text)
+json_t *keys_created(const struct key *key, const char *text)
 {
-	json_t *json = keys_entry(key, prefix);
+	json_t *json = keys_entry(key);
 
-	(void)json_object_set_new(json, strcmp(prefix, KEY_PREFIX) == 0 ? "key" : "token", json_string(text));
+	(void)json_object_set_new(json, kinds[key->kind].field, json_string(text));
 	return json;
 }
 
@@ -49,11 +53,62 @@ static void fail(struct rest_call *call, int ret, const char *what, const struct
 		rest_fail(call, ret == -EDQUOT ? 403 : 500, "%s", err->message);
 }
 
-/* --- API keys --- */
+/* --- both --- */
+
+static void create(struct rest_call *call, enum key_kind kind, const char *owner, const char *user_id)
+{
+	const char *name = rest_read_name(call, "name");
+	char text[STORE_KEY_SIZE];
+	struct error err = { 0 };
+	struct key key;
+	int ret;
+
+	if (!name)
+		return;
+	ret = store_create_key(call->api->store, kind, owner, user_id, name, text, &key, &err);
+	if (ret < 0)
+		fail(call, ret, "", &err);
+	else
+		rest_reply(call, 201, keys_created(&key, text));
+	explicit_bzero(text, sizeof(text));
+}
+
+static void remove_key(struct rest_call *call, enum key_kind kind, const char *owner)
+{
+	struct error err = { 0 };
+	int ret = store_delete_key(call->api->store, kind, owner, call->id, &err);
+
+	if (ret < 0)
+		fail(call, ret, kinds[kind].what, &err);
+	else
+		rest_reply_empty(call, 204);
+}
+
+void keys_create(struct rest_call *call)
+{
+	create(call, KEY_API, call->team_id, call->user_id);
+}
+
+void keys_delete(struct rest_call *call)
+{
+	remove_key(call, KEY_API, call->team_id);
+}
+
+void tokens_create(struct rest_call *call)
+{
+	create(call, KEY_TOKEN, call->user_id, call->user_id);
+}
+
+void tokens_delete(struct rest_call *call)
+{
+	remove_key(call, KEY_TOKEN, call->user_id);
+}
+
+/* --- API keys alone --- */
 
 static void take(void *context, const struct key *key)
 {
-	(void)json_array_append_new(context, keys_entry(key, KEY_PREFIX));
+	(void)json_array_append_new(context, keys_entry(key));
 }
 
 void keys_list(struct rest_call *call)
@@ -70,29 +125,6 @@ void keys_list(struct rest_call *call)
 	fail(call, ret, "", &err);
 }
 
-static void create(struct rest_call *call, const char *team_id)
-{
-	const char *name = rest_read_name(call, "name");
-	char text[STORE_KEY_SIZE];
-	struct error err = { 0 };
-	struct key key;
-	int ret;
-
-	if (!name)
-		return;
-	ret = store_create_key(call->api->store, team_id, call->user_id, name, text, &key, &err);
-	if (ret < 0)
-		fail(call, ret, "", &err);
-	else
-		rest_reply(call, 201, keys_created(&key, KEY_PREFIX, text));
-	explicit_bzero(text, sizeof(text));
-}
-
-void keys_create(struct rest_call *call)
-{
-	create(call, call->team_id);
-}
-
 void keys_rename(struct rest_call *call)
 {
 	const char *name = rest_read_name(call, "name");
@@ -103,28 +135,12 @@ void keys_rename(struct rest_call *call)
 		return;
 	ret = store_rename_key(call->api->store, call->team_id, call->id, name, &err);
 	if (ret < 0)
-		fail(call, ret, "API key", &err);
+		fail(call, ret, kinds[KEY_API].what, &err);
 	else
 		rest_reply_empty(call, 200);
 }
 
-static void remove_key(struct rest_call *call, const char *team_id)
-{
-	struct error err = { 0 };
-	int ret = store_delete_key(call->api->store, team_id, call->id, &err);
-
-	if (ret < 0)
-		fail(call, ret, "API key", &err);
-	else
-		rest_reply_empty(call, 204);
-}
-
-void keys_delete(struct rest_call *call)
-{
-	remove_key(call, call->team_id);
-}
-
-/* --- the same by the admin --- */
+/* --- both by the admin --- */
 
 static bool find_team(struct rest_call *call, const char *id)
 {
@@ -140,49 +156,13 @@ static bool find_team(struct rest_call *call, const char *id)
 void keys_admin_create(struct rest_call *call)
 {
 	if (find_team(call, call->id))
-		create(call, call->id);
+		create(call, KEY_API, call->id, call->user_id);
 }
 
 void keys_admin_delete(struct rest_call *call)
 {
 	if (find_team(call, call->outer))
-		remove_key(call, call->outer);
-}
-
-/* --- access tokens --- */
-
-static void create_token(struct rest_call *call, const char *user_id)
-{
-	const char *name = rest_read_name(call, "name");
-	char text[STORE_KEY_SIZE];
-	struct error err = { 0 };
-	struct key key;
-	int ret;
-
-	if (!name)
-		return;
-	ret = store_create_token(call->api->store, user_id, name, text, &key, &err);
-	if (ret < 0)
-		fail(call, ret, "", &err);
-	else
-		rest_reply(call, 201, keys_created(&key, TOKEN_PREFIX, text));
-	explicit_bzero(text, sizeof(text));
-}
-
-void tokens_create(struct rest_call *call)
-{
-	create_token(call, call->user_id);
-}
-
-void tokens_delete(struct rest_call *call)
-{
-	struct error err = { 0 };
-	int ret = store_delete_token(call->api->store, call->user_id, call->id, &err);
-
-	if (ret < 0)
-		fail(call, ret, "Access token", &err);
-	else
-		rest_reply_empty(call, 204);
+		remove_key(call, KEY_API, call->outer);
 }
 
 /* The first token of a team's user: with it the user makes and deletes others. */
@@ -195,5 +175,5 @@ void tokens_admin_create(struct rest_call *call)
 	if (ret < 0)
 		fail(call, ret, "Team", &err);
 	else
-		create_token(call, user_id);
+		create(call, KEY_TOKEN, user_id, user_id);
 }

@@ -4,17 +4,9 @@
 #include <string.h>
 
 #include "api/rest/rest.h"
+#include "api/resume.h"
 
 #define RESUME_TIMEOUT 15 /* seconds to live, when the request names none */
-
-static void note(struct api *api, struct record *record)
-{
-	struct error err = { 0 };
-
-	record->changed_ms = time_wall_ms();
-	if (registry_update(api->registry, record, &err) < 0)
-		log_error("%s", err.message);
-}
 
 /* --- pause --- */
 
@@ -22,21 +14,21 @@ static void on_paused(int status, const char *data, size_t size, const struct er
 {
 	struct rest_call *call = context;
 	struct record *record = registry_find(call->api->registry, call->id);
+	struct error failure = { 0 };
 
 	if (record)
-		record->pausing = false;
+		record_end_pause(record, status == 204);
 	if (status != 204 || !record) {
-		if (record && !record->paused)
+		if (record && record->state != RECORD_PAUSED)
 			record->disk_only = false;
 		api_reconcile_soon(call->api);
 		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
 		return;
 	}
-	record->running = false;
-	record->paused = true;
 	/* What was noted at the request may have been told anew by the node before its answer. */
 	record->disk_only = !call->number;
-	note(call->api, record);
+	if (registry_update(call->api->registry, record, &failure) < 0)
+		log_error("%s", failure.message);
 	rest_reply_empty(call, 204);
 }
 
@@ -58,7 +50,10 @@ void lifecycle_pause(struct rest_call *call)
 		rest_fail(call, 409, "Sandbox \"%s\" is already paused", call->id);
 		return;
 	}
-	record->pausing = true;
+	if (!record_begin_pause(record)) {
+		rest_fail(call, 409, "Sandbox \"%s\" is being paused", call->id);
+		return;
+	}
 	record->disk_only = !memory;
 	call->number = memory;
 	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/pause", call->id);
@@ -67,35 +62,24 @@ void lifecycle_pause(struct rest_call *call)
 
 /* --- resume --- */
 
-static void on_resumed(int status, const char *data, size_t size, const struct error *err, void *context)
+static void on_resumed(struct record *record, bool resumed, const struct resume_answer *answer, void *context)
 {
 	struct rest_call *call = context;
-	struct record *record = registry_find(call->api->registry, call->id);
-	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
 
-	if (record)
-		record->waking = false;
-	if (!record || !record_take(record, answer)) {
-		api_reconcile_soon(call->api);
-		rest_fail_node(call, status == 201 ? 404 : status, data, size, err);
-		return;
-	}
-	note(call->api, record);
-	rest_reply(call, 201, sandboxes_answer(record));
+	if (resumed)
+		rest_reply(call, 201, sandboxes_answer(record));
+	else
+		rest_fail_node(call, answer->status == 201 ? 404 : answer->status, answer->data, answer->size,
+		               answer->err);
 }
 
 void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeout)
 {
-	char target[160];
+	struct error err = { 0 };
+	int ret = resume_ask(call->api, record, timeout, true, on_resumed, call, &err);
 
-	if (!record->waking && !rest_may_start(call, 1, record))
-		return;
-	record->waking = true;
-	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/resume", record->id);
-	api_call_node(call->api, "POST", target,
-	              json_pack("{s:I,s:b}", "end_at_ms", (json_int_t)(time_wall_ms() + timeout * 1000),
-	                        "auto_pause", record->auto_pause),
-	              on_resumed, call);
+	if (ret < 0)
+		rest_fail_start(call, ret, &err);
 }
 
 void lifecycle_resume(struct rest_call *call)

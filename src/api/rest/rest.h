@@ -12,6 +12,10 @@
 #include "api/registry.h"
 #include "api/store/keys.h"
 
+#define SANDBOXES_TIMEOUT 300 /* seconds to live, when a request of version 2 names none */
+
+struct control_size;
+
 struct rest_call {
 	struct api *api;
 	struct http_exchange *exchange; /* NULL: the client is gone */
@@ -41,9 +45,11 @@ enum rest_who {
 /* Find out who asks, and whether that is too often. False: the call has been answered. */
 bool rest_authenticate(struct rest_call *call, enum rest_who who);
 
-/* May the caller's team start `count` more of this size (NULL: not known)? False: the call has been answered.
- */
-bool rest_may_start(struct rest_call *call, unsigned count, const struct record *size);
+/* May the caller's team start `count` more of this size? False: the call has been answered. */
+bool rest_may_start(struct rest_call *call, unsigned count, const struct control_size *size);
+
+/* The call is answered with why control_may_start or resume_ask gave `ret`. */
+void rest_fail_start(struct rest_call *call, int ret, const struct error *err);
 
 /* Print the routes, one a line: method, path, who. */
 void rest_print_routes(FILE *to);
@@ -94,6 +100,13 @@ bool rest_normalize_id(char *id);
 json_t *sandboxes_answer(const struct record *record);
 json_t *sandboxes_entry(const struct record *record);
 
+/* How long a sandbox may be asked to live, in seconds. 0 or -EINVAL with `err`. */
+int sandboxes_check_timeout(int64_t timeout, struct error *err);
+
+/* Ask the node to move a sandbox's end, no further than it may live in all; call->number gets where to. */
+void sandboxes_ask_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
+                       http_simple_fn *done);
+
 /* A sandbox to be, to live `timeout` seconds, `secure` with a token; its metadata is the caller's to set.
  * NULL: no memory. */
 struct record *sandboxes_new_record(const char *team_id, const char *template, bool secure, int64_t timeout);
@@ -101,9 +114,12 @@ struct record *sandboxes_new_record(const char *team_id, const char *template, b
 /* What asks the node for it, from `template` (a name, or a build's id). New reference. */
 json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars);
 
+/* The node made a sandbox that cannot be given to anyone: have it killed. */
+void sandboxes_undo(struct api *api, const char *id);
+
 /* What a new key or token is told as, with its text; what one is listed as. New references. */
-json_t *keys_created(const struct key *key, const char *prefix, const char *text);
-json_t *keys_entry(const struct key *key, const char *prefix);
+json_t *keys_created(const struct key *key, const char *text);
+json_t *keys_entry(const struct key *key);
 /* `network` and `allow_internet_access` of a create: check them (0 or -errno with `err`), keep them
  * (likewise), give them to a copy (likewise), show what is kept in a sandbox's details. */
 int network_check(const json_t *body, struct error *err);

@@ -1,21 +1,13 @@
-/* /sandboxes: create, look at one, kill, move the end. */
+/* /sandboxes: look at one, kill, move the end. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/control.h"
 #include "api/rest/rest.h"
-#include "api/store/snapshots.h"
-#include "api/store/templates.h"
 
-#define TIMEOUT_V1  15 /* seconds, when the request names none */
-#define TIMEOUT_V2  300
 #define REFRESH_MIN 15
 #define REFRESH_MAX 3600
-#define TOKEN_BYTES 32
-#define RESUME_MIN  300 /* seconds that a sandbox lives at least when traffic wakes it */
-#define LATE_MS     500 /* a start that took longer is not taken from the sandbox's time */
 
 /* --- what clients are told --- */
 
@@ -49,349 +41,6 @@ json_t *sandboxes_entry(const struct record *record)
 	if (record->alias[0])
 		(void)json_object_set_new(json, "alias", json_string(record->alias));
 	return json;
-}
-
-/* --- create --- */
-
-static void set_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
-                    http_simple_fn *done);
-
-struct create_request {
-	char template[128]; /* as the client calls it */
-	char build_id[40];  /* of a snapshot; "": the node knows the name */
-	int64_t timeout;
-	bool secure;
-	bool auto_pause;
-	bool auto_pause_memory;
-	bool auto_resume;
-	bool private;          /* traffic needs a token */
-	const char *mask_host; /* NULL: none */
-	json_t *metadata;
-	json_t *env_vars;
-};
-
-int sandboxes_read_template(const char *text, char name[128], struct error *err)
-{
-	const char *slash = strchr(text, '/');
-	size_t size;
-
-	if (slash)
-		text = slash + 1;
-	size = strcspn(text, ":");
-	if (size == 0 || size >= 128 ||
-	    strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") < size)
-		return error_set(err, EINVAL, "Invalid template reference: %s", text);
-	for (size_t i = 0; i < size; i++)
-		name[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
-	name[size] = '\0';
-	if (text[size] == ':' && strcmp(text + size, ":default") != 0)
-		return error_set(err, ENOENT, "tag '%s' does not exist for template '%s'", text + size + 1,
-		                 name);
-	return 0;
-}
-
-static int check_timeout(int64_t timeout, struct error *err)
-{
-	if (timeout > API_TIMEOUT_MAX)
-		return error_set(err, EINVAL, "Timeout cannot be greater than %d hours",
-		                 API_TIMEOUT_MAX / 3600);
-	return 0;
-}
-
-/* What cannot be given yet must not be promised. */
-static int refuse_unbuilt(const json_t *body, struct error *err)
-{
-	json_t *mcp = NULL;
-
-	if (json_array_size(json_object_get(body, "volumeMounts")))
-		return error_set(err, ENOTSUP, "volumes are not supported yet");
-	/* `mcp` is only taken: its gateway is a program of the template, which the SDK starts by itself. */
-	return json_read_object(body, "mcp", JSON_OPTIONAL, &mcp, err);
-}
-
-/* A name may be that of one of the team's snapshots; another team's are as if they were not. */
-static int resolve(const struct rest_call *call, struct create_request *request, struct error *err)
-{
-	const char *text = json_string_value(json_object_get(call->body, "templateID"));
-	int ret = -ENOENT;
-	struct template_row row;
-
-	if (!rest_names_other_team(call, text))
-		ret = store_find_snapshot(call->api->store, call->team_id, request->template,
-		                          request->build_id);
-
-	if (ret == 0)
-		return 0;
-	request->build_id[0] = '\0';
-	if (ret == -ENOENT)
-		ret = store_get_template(call->api->store, request->template, &row, NULL);
-	if (ret == 0 && !row.public && strcmp(row.team_id, call->team_id) != 0)
-		ret = -EACCES;
-	if (ret == 0)
-		return 0;
-	if (ret == -EACCES)
-		return error_set(err, ENOENT, "template '%s' not found", request->template);
-	return error_set(err, EIO, "the templates cannot be looked up");
-}
-
-static int read_lifecycle(const json_t *body, struct create_request *request, struct error *err)
-{
-	json_t *resume = NULL;
-	int ret = json_read_bool(body, "autoPause", JSON_OPTIONAL, &request->auto_pause, err);
-
-	if (ret == 0)
-		ret = json_read_object(body, "autoResume", JSON_OPTIONAL, &resume, err);
-	if (ret == 0 && resume)
-		ret = json_read_bool(resume, "enabled", JSON_REQUIRED, &request->auto_resume, err);
-	request->auto_pause_memory = true;
-	if (ret == 0)
-		ret = json_read_bool(body, "autoPauseMemory", JSON_OPTIONAL, &request->auto_pause_memory,
-		                     err);
-	if (ret == 0 && !request->auto_pause_memory && !request->auto_pause)
-		ret = error_set(err, EINVAL, "autoPauseMemory needs autoPause");
-	/* A boot is nothing that any traffic should cause. */
-	if (ret == 0 && !request->auto_pause_memory && request->auto_resume)
-		ret = error_set(err, EINVAL, "autoPauseMemory: false cannot be combined with autoResume");
-	return ret;
-}
-
-/* Seen by servers as their Host: a name or an address, perhaps with a port, or with "${PORT}" for one. */
-static int check_mask_host(const char *host, struct error *err)
-{
-	static const char allowed[] =
-	        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[]${}";
-
-	for (const char *at = host; *at; at++)
-		if ((unsigned char)*at >= 0x80)
-			return error_set(
-			        err, EINVAL,
-			        "mask request host '%s' is not ASCII. Please use ASCII characters only.",
-			        host);
-	if (!host[0] || strlen(host) >= sizeof(((struct record *)NULL)->mask_host) ||
-	    host[strspn(host, allowed)])
-		return error_set(err, EINVAL, "mask request host is not valid: %s", host);
-	return 0;
-}
-
-/* How traffic may come in. Without a token for the agent a token for the rest would protect nothing. */
-static int read_network(const json_t *body, struct create_request *request, struct error *err)
-{
-	json_t *network = NULL;
-	bool allowed = true;
-	int ret = json_read_object(body, "network", JSON_OPTIONAL, &network, err);
-
-	if (ret == 0 && network)
-		ret = json_read_bool(network, "allowPublicTraffic", JSON_OPTIONAL, &allowed, err);
-	if (ret == 0 && network)
-		ret = json_read_string(network, "maskRequestHost", JSON_OPTIONAL, &request->mask_host, err);
-	if (ret == 0 && request->mask_host)
-		ret = check_mask_host(request->mask_host, err);
-	if (ret == 0 && !allowed && !request->secure)
-		ret = error_set(err, EINVAL,
-		                "You cannot create a sandbox without public access unless you enable secure "
-		                "envd access via 'secure' flag.");
-	request->private = !allowed;
-	return ret;
-}
-
-static int read_create(const struct rest_call *call, struct create_request *request, struct error *err)
-{
-	const char *template = NULL;
-	int ret = json_read_string(call->body, "templateID", JSON_REQUIRED, &template, err);
-
-	request->timeout = call->version2 ? TIMEOUT_V2 : TIMEOUT_V1;
-	request->secure = call->version2;
-	if (ret == 0)
-		ret = json_read_integer(call->body, "timeout", JSON_OPTIONAL, INT32_MIN, INT32_MAX,
-		                        &request->timeout, err);
-	if (ret == 0 && !call->version2)
-		ret = json_read_bool(call->body, "secure", JSON_OPTIONAL, &request->secure, err);
-	if (ret == 0)
-		ret = json_read_string_map(call->body, "metadata", JSON_OPTIONAL, &request->metadata, err);
-	if (ret == 0)
-		ret = json_read_string_map(call->body, "envVars", JSON_OPTIONAL, &request->env_vars, err);
-	if (ret == 0)
-		ret = read_lifecycle(call->body, request, err);
-	if (ret == 0)
-		ret = read_network(call->body, request, err);
-	if (ret == 0)
-		ret = refuse_unbuilt(call->body, err);
-	if (ret == 0)
-		ret = network_check(call->body, err);
-	if (ret == 0 && request->timeout <= 0)
-		ret = error_set(err, EINVAL, "Timeout must be greater than 0");
-	if (ret == 0)
-		ret = check_timeout(request->timeout, err);
-	if (ret == 0)
-		ret = sandboxes_read_template(template, request->template, err);
-	return ret < 0 ? ret : resolve(call, request, err);
-}
-
-static void on_undone(int status, const char *data, size_t size, const struct error *err, void *context)
-{
-	(void)data;
-	(void)size;
-	(void)err;
-	(void)context;
-	if (status != 204 && status != 404)
-		log_error("a sandbox that nobody will know could not be killed (status %d)", status);
-}
-
-/* The node made a sandbox that cannot be given to anyone. */
-static void undo_create(struct api *api, const char *id)
-{
-	char target[160];
-
-	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s", id);
-	api_call_node(api, "DELETE", target, NULL, on_undone, NULL);
-}
-
-/* The end was moved, or not: then the sandbox lives a little shorter. */
-static void on_created_end_set(int status, const char *data, size_t size, const struct error *err,
-                               void *context)
-{
-	struct rest_call *call = context;
-	struct record *record = registry_find(call->api->registry, call->sandbox_id);
-	struct error failure = { 0 };
-
-	if (!record) {
-		rest_fail_node(call, 404, data, size, err);
-		return;
-	}
-	if (status == 204)
-		record->end_at_ms = call->number;
-	else
-		log_warn("the end of %s could not be moved (status %d)", record->id, status);
-	if (status == 204 && registry_update(call->api->registry, record, &failure) < 0)
-		log_error("%s", failure.message);
-	rest_reply(call, 201, sandboxes_answer(record));
-}
-
-static void on_created(int status, const char *data, size_t size, const struct error *err, void *context)
-{
-	struct rest_call *call = context;
-	struct record *record = registry_find(call->api->registry, call->sandbox_id);
-	cleanup_json json_t *answer = status == 201 ? json_loadb(data, size, 0, NULL) : NULL;
-	struct error failure = { 0 };
-	int64_t late = record ? time_wall_ms() - record->started_at_ms : 0;
-
-	if (!record || !record_take(record, answer)) {
-		if (status == 201)
-			undo_create(call->api, call->sandbox_id);
-		if (record)
-			registry_remove(call->api->registry, record);
-		control_note_failure(call->api);
-		rest_fail_node(call, status, data, size, err);
-		return;
-	}
-	/* Only now its size is known. */
-	if (control_check_limits(call->api, call->team_id, &failure) == -EDQUOT) {
-		undo_create(call->api, call->sandbox_id);
-		registry_remove(call->api->registry, record);
-		rest_fail(call, 429, "%s", failure.message);
-		return;
-	}
-	control_note_start(call->api, call->team_id);
-	if (!call->number && store_note_spawn(call->api->store, record->template_id, &failure) < 0)
-		log_error("%s", failure.message);
-	if (registry_update(call->api->registry, record, &failure) < 0)
-		log_error("%s", failure.message);
-	(void)snprintf(call->id, sizeof(call->id), "%s", record->id);
-	if (late < LATE_MS)
-		rest_reply(call, 201, sandboxes_answer(record));
-	else
-		set_end(call, record, record->end_at_ms + late, on_created_end_set);
-}
-
-struct record *sandboxes_new_record(const char *team_id, const char *template, bool secure, int64_t timeout)
-{
-	struct record *record = calloc(1, sizeof(*record));
-
-	if (!record)
-		return NULL;
-	record->id[0] = 'i';
-	random_id(record->id + 1, 19);
-	(void)snprintf(record->team_id, sizeof(record->team_id), "%s", team_id);
-	(void)snprintf(record->template_id, sizeof(record->template_id), "%s", template);
-	(void)snprintf(record->alias, sizeof(record->alias), "%s", template);
-	if (secure)
-		random_hex(record->access_token, TOKEN_BYTES);
-	record->started_at_ms = time_wall_ms();
-	record->end_at_ms = record->started_at_ms + timeout * 1000;
-	return record;
-}
-
-static struct record *new_record(const struct rest_call *call, const struct create_request *request)
-{
-	struct record *record =
-	        sandboxes_new_record(call->team_id, request->template, request->secure, request->timeout);
-
-	if (!record)
-		return NULL;
-	record->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
-	record->auto_pause = request->auto_pause;
-	record->auto_pause_disk = !request->auto_pause_memory;
-	record->auto_resume = request->auto_resume;
-	if (request->auto_resume)
-		record->resume_timeout = request->timeout < RESUME_MIN ? RESUME_MIN : request->timeout;
-	if (request->private)
-		random_hex(record->traffic_token, TOKEN_BYTES);
-	if (request->mask_host)
-		(void)snprintf(record->mask_host, sizeof(record->mask_host), "%s", request->mask_host);
-	return record;
-}
-
-json_t *sandboxes_node_request(const struct record *record, const char *template, json_t *env_vars)
-{
-	json_t *json = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:O,s:b,s:b}", "sandbox_id", record->id,
-	                         "template", template, "template_id", record->template_id, "team_id",
-	                         record->team_id, "alias", record->alias, "end_at_ms",
-	                         (json_int_t)record->end_at_ms, "metadata", record->metadata, "auto_pause",
-	                         record->auto_pause, "auto_pause_memory", !record->auto_pause_disk);
-
-	if (record->access_token[0])
-		(void)json_object_set_new(json, "access_token", json_string(record->access_token));
-	if (env_vars)
-		(void)json_object_set(json, "env_vars", env_vars);
-	return json;
-}
-
-/* The record is there before the node is asked: after a crash of ours the sandbox is still known to belong to
- * someone. */
-void sandboxes_create(struct rest_call *call)
-{
-	struct create_request request = { 0 };
-	struct error err = { 0 };
-	struct record *record;
-
-	if (read_create(call, &request, &err) < 0) {
-		rest_fail(call,
-		          err.code == ENOENT    ? 404
-		          : err.code == ENOTSUP ? 501
-		                                : 400,
-		          "%s", err.message);
-		return;
-	}
-	if (!rest_may_start(call, 1, NULL))
-		return;
-	record = new_record(call, &request);
-	if (!record || registry_add(call->api->registry, record, &err) < 0) {
-		record_free(record);
-		rest_fail(call, 500, "%s", err.code ? err.message : "out of memory");
-		return;
-	}
-	if (network_keep(call->api, record->id, call->body, &err) < 0) {
-		registry_remove(call->api->registry, record);
-		rest_fail(call, 500, "%s", err.message);
-		return;
-	}
-	(void)snprintf(call->sandbox_id, sizeof(call->sandbox_id), "%s", record->id);
-	call->number = request.build_id[0] != '\0'; /* of a snapshot: no template was used */
-	api_call_node(call->api, "POST", "/v1/sandboxes",
-	              sandboxes_node_request(record,
-	                                     request.build_id[0] ? request.build_id : request.template,
-	                                     request.env_vars),
-	              on_created, call);
 }
 
 /* --- look --- */
@@ -482,23 +131,40 @@ static void on_connect_end_set(int status, const char *data, size_t size, const 
 	finish_end(status, data, size, err, context, answer_sandbox);
 }
 
+static int64_t last_end(const struct record *record)
+{
+	return record->started_at_ms + API_TIMEOUT_MAX * INT64_C(1000);
+}
+
+void sandboxes_ask_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
+                       http_simple_fn *done)
+{
+	char target[160];
+
+	if (end_at_ms > last_end(record))
+		end_at_ms = last_end(record);
+	call->number = end_at_ms;
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/deadline", record->id);
+	api_call_node(call->api, "PUT", target, json_pack("{s:I}", "end_at_ms", (json_int_t)end_at_ms), done,
+	              call);
+}
+
 /* Move the end of the call's sandbox; how long it lives in all is limited. */
 static void set_end(struct rest_call *call, const struct record *record, int64_t end_at_ms,
                     http_simple_fn *done)
 {
-	int64_t last = record->started_at_ms + API_TIMEOUT_MAX * INT64_C(1000);
-	char target[160];
-
-	if (last <= time_wall_ms()) {
+	if (last_end(record) <= time_wall_ms())
 		rest_fail(call, 400, "Max instance length exceeded");
-		return;
-	}
-	if (end_at_ms > last)
-		end_at_ms = last;
-	call->number = end_at_ms;
-	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/deadline", call->id);
-	api_call_node(call->api, "PUT", target, json_pack("{s:I}", "end_at_ms", (json_int_t)end_at_ms), done,
-	              call);
+	else
+		sandboxes_ask_end(call, record, end_at_ms, done);
+}
+
+int sandboxes_check_timeout(int64_t timeout, struct error *err)
+{
+	if (timeout > API_TIMEOUT_MAX)
+		return error_set(err, EINVAL, "Timeout cannot be greater than %d hours",
+		                 API_TIMEOUT_MAX / 3600);
+	return 0;
 }
 
 /* The timeout of a body, in seconds. False: the call has been answered. */
@@ -509,7 +175,7 @@ static bool read_timeout(struct rest_call *call, const char *key, enum json_need
 
 	*ret = fallback;
 	if (json_read_integer(call->body, key, need, 0, INT32_MAX, ret, &err) < 0 ||
-	    check_timeout(*ret, &err) < 0) {
+	    sandboxes_check_timeout(*ret, &err) < 0) {
 		rest_fail(call, 400, "%s", err.message);
 		return false;
 	}
@@ -557,7 +223,7 @@ void sandboxes_connect(struct rest_call *call)
 	int64_t timeout;
 	int64_t end;
 
-	if (!read_timeout(call, "timeout", call->version2 ? JSON_OPTIONAL : JSON_REQUIRED, TIMEOUT_V2,
+	if (!read_timeout(call, "timeout", call->version2 ? JSON_OPTIONAL : JSON_REQUIRED, SANDBOXES_TIMEOUT,
 	                  &timeout))
 		return;
 	record = rest_find_any(call);

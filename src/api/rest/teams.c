@@ -31,8 +31,8 @@ static void take_team(void *context, const struct team *team)
 	struct key key;
 
 	if (call->user_id[0] && listing->failed == 0)
-		listing->failed = store_create_key(call->api->store, team->id, call->user_id, LOGIN_KEY, text,
-		                                   &key, &listing->err);
+		listing->failed = store_create_key(call->api->store, KEY_API, team->id, call->user_id,
+		                                   LOGIN_KEY, text, &key, &listing->err);
 	(void)json_array_append_new(listing->teams, json_pack("{s:s,s:s,s:s,s:b}", "teamID", team->id, "name",
 	                                                      team->name, "apiKey", text, "isDefault",
 	                                                      json_array_size(listing->teams) == 0));
@@ -305,14 +305,14 @@ void teams_admin_create(struct rest_call *call)
 		return;
 	(void)snprintf(team.name, sizeof(team.name), "%s", name);
 	if (store_create_team(store, &team, &err) < 0 || store_team_user(store, team.id, user_id, &err) < 0 ||
-	    store_create_key(store, team.id, user_id, "first", key_text, &key, &err) < 0 ||
-	    store_create_token(store, user_id, "first", token_text, &token, &err) < 0) {
+	    store_create_key(store, KEY_API, team.id, user_id, "first", key_text, &key, &err) < 0 ||
+	    store_create_key(store, KEY_TOKEN, user_id, user_id, "first", token_text, &token, &err) < 0) {
 		rest_fail(call, 500, "%s", err.message);
 		return;
 	}
 	json = team_json(&team);
-	(void)json_object_set_new(json, "apiKey", keys_created(&key, "e2b_", key_text));
-	(void)json_object_set_new(json, "accessToken", keys_created(&token, "sk_e2b_", token_text));
+	(void)json_object_set_new(json, "apiKey", keys_created(&key, key_text));
+	(void)json_object_set_new(json, "accessToken", keys_created(&token, token_text));
 	explicit_bzero(key_text, sizeof(key_text));
 	explicit_bzero(token_text, sizeof(token_text));
 	rest_reply(call, 201, json);

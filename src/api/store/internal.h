@@ -25,9 +25,5 @@ sqlite3_stmt *store_query(struct store *store, struct error *err, const char *sq
 /* The same for what gives no rows: the number of rows that it changed, or -EIO with `err`. */
 int store_execute(struct store *store, struct error *err, const char *sql, const char *types, ...);
 
-/* Several that take effect together or not at all. `store_end` gives `ret` back, or why it failed. */
-int store_begin(struct store *store, struct error *err);
-int store_end(struct store *store, int ret, struct error *err);
-
 /* The text of a column; a null is "". */
 void store_column(sqlite3_stmt *query, int column, char *to, size_t size);

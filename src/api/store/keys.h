@@ -12,7 +12,13 @@
 #define STORE_KEYS_MAX 1000 /* of a team, and tokens of a user */
 #define STORE_KEY_SIZE 64   /* for the text of a key or a token */
 
+enum key_kind {
+	KEY_API,   /* an API key: a team owns it */
+	KEY_TOKEN, /* an access token: a user does */
+};
+
 struct key {
+	enum key_kind kind;
 	char id[40];
 	char team_id[64]; /* an API key's */
 	char user_id[40]; /* a token's; of an API key who made it, or "" */
@@ -39,32 +45,33 @@ struct team {
 	struct limits limits;
 };
 
-/* --- API keys: each -ENOENT for what is not the team's --- */
+/* --- API keys and access tokens: each -ENOENT for what is not the owner's --- */
 
-/* Make one; `text` gets it, for the only time. 0; -EDQUOT when there are too many, -EIO, with `err`. */
-int store_create_key(struct store *store, const char *team_id, const char *user_id, const char *name,
-                     char text[STORE_KEY_SIZE], struct key *ret, struct error *err);
+/* What its text begins with. */
+const char *store_key_prefix(enum key_kind kind);
+
+/* Make one; `text` gets it, for the only time. `user_id` makes it ("": nobody): a token's is its owner. 0;
+ * -EDQUOT when there are too many, -EIO, with `err`. */
+int store_create_key(struct store *store, enum key_kind kind, const char *owner, const char *user_id,
+                     const char *name, char text[STORE_KEY_SIZE], struct key *ret, struct error *err);
 
 /* Whose it is. 0, -ENOENT, -EIO. */
-int store_find_key(struct store *store, const char *text, struct key *ret);
+int store_find_key(struct store *store, enum key_kind kind, const char *text, struct key *ret);
+
+/* -EPERM for the service's own, which the key file would bring back. */
+int store_delete_key(struct store *store, enum key_kind kind, const char *owner, const char *id,
+                     struct error *err);
+
+/* It was used. */
+int store_note_use(struct store *store, enum key_kind kind, const char *id, int64_t at_ms, struct error *err);
+
+/* --- API keys alone --- */
 
 /* A team's, oldest first. */
 int store_list_keys(struct store *store, const char *team_id,
                     void (*take)(void *context, const struct key *key), void *context, struct error *err);
 int store_rename_key(struct store *store, const char *team_id, const char *id, const char *name,
                      struct error *err);
-
-/* -EPERM for the service's own, which the key file would bring back. */
-int store_delete_key(struct store *store, const char *team_id, const char *id, struct error *err);
-
-/* --- access tokens --- */
-int store_create_token(struct store *store, const char *user_id, const char *name, char text[STORE_KEY_SIZE],
-                       struct key *ret, struct error *err);
-int store_find_token(struct store *store, const char *text, struct key *ret);
-int store_delete_token(struct store *store, const char *user_id, const char *id, struct error *err);
-
-/* A key or a token was used. */
-int store_note_use(struct store *store, const char *id, int64_t at_ms, struct error *err);
 
 /* --- teams and users --- */
 

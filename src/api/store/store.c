@@ -296,6 +296,7 @@ static void ingress_read(struct record *record, const char *text)
 int store_put_sandbox(struct store *store, const struct record *record, struct error *err)
 {
 	sqlite3_stmt *statement = store->prepared[PUT_SANDBOX];
+	bool is_paused = record->state == RECORD_PAUSED || record->state == RECORD_RESUMING;
 	cleanup_free char *metadata = json_dumps(record->metadata, JSON_COMPACT);
 	cleanup_free char *ingress = ingress_write(record);
 	const char *const texts[] = { record->id,
@@ -306,9 +307,11 @@ int store_put_sandbox(struct store *store, const struct record *record, struct e
 		                      record->vsock_path,
 		                      metadata,
 		                      ingress };
-	const int64_t numbers[] = { record->started_at_ms, record->end_at_ms,  record->vcpu_count,
-		                    record->memory_mib,    record->disk_mib,   record->running,
-		                    record->paused,        record->auto_pause, record->auto_resume };
+	const int64_t numbers[] = {
+		record->started_at_ms, record->end_at_ms,          record->vcpu_count, record->memory_mib,
+		record->disk_mib,      record_has_machine(record), is_paused,          record->auto_pause,
+		record->auto_resume
+	};
 	int index = 1;
 	int code;
 
@@ -356,8 +359,7 @@ static struct record *read_row(sqlite3_stmt *query)
 	record->vcpu_count = sqlite3_column_int(query, 10);
 	record->memory_mib = sqlite3_column_int(query, 11);
 	record->disk_mib = sqlite3_column_int(query, 12);
-	record->running = sqlite3_column_int(query, 13);
-	record->paused = sqlite3_column_int(query, 14);
+	record_load_state(record, sqlite3_column_int(query, 13), sqlite3_column_int(query, 14));
 	record->auto_pause = sqlite3_column_int(query, 15);
 	record->auto_resume = sqlite3_column_int(query, 16);
 	return record;

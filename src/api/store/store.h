@@ -16,6 +16,14 @@ void store_hash(const char *text, char hash[STORE_HASH_SIZE]);
 struct store *store_open(const char *path, struct error *err);
 void store_close(struct store *store);
 
+/*
+ * Several changes that take effect together or not at all, and wait for the disk once. Every call of this
+ * folder may stand between, but those that make one of their own: of teams, users and secrets. `store_end`
+ * gives `ret` back, or why it failed.
+ */
+int store_begin(struct store *store, struct error *err);
+int store_end(struct store *store, int ret, struct error *err);
+
 /* Make this the service's own key: it belongs to the first team, and the one that was it before is valid no
  * more. 0 or -EIO with `err`. */
 int store_ensure_key(struct store *store, const char *key, struct error *err);
