@@ -331,11 +331,17 @@ def wake_all(world):
             check("%s wakes with all that it had" % sandbox.id, problem)
 
 
+def end(name):
+    status, body = api("DELETE", "/sandboxes/" + name)
+    return None if status in (204, 404) else "status %d: %s" % (status, body)
+
+
 def forget(world):
     """End all; what is left must be what there was in the beginning."""
     wake_all(world)
     for sandbox in world.sandboxes:
-        api("DELETE", "/sandboxes/" + sandbox.id)
+        # The node may have died just now, after its answer: then it cannot be asked yet.
+        check("%s ends" % sandbox.id, eventually(lambda: end(sandbox.id), 60))
     world.sandboxes.clear()
     world.snapshots.clear()
 

@@ -215,6 +215,7 @@ static void write_created(const struct rest_call *call, const struct record *rec
 	if (ret < 0)
 		log_error("%s", err.message);
 }
+
 /* The client gets it, or hears why not: the request is done with. */
 static void finish(struct rest_call *call, const struct record *record)
 {
