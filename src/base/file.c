@@ -125,7 +125,7 @@ int file_write_atomic(const char *path, const void *data, size_t size, mode_t mo
 	(void)unlink(temporary);
 	cleanup_close int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
 	if (fd < 0)
-		return error_errno(err, errno, "create %s", temporary);
+		return error_errno(err, errno, "create %s", path);
 	ret = fd_write_all(fd, data, size);
 	if (ret == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0))
 		ret = -errno;
