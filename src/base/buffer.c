@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,4 +121,16 @@ char *buffer_take_string(struct buffer *buffer)
 	text = buffer->data;
 	*buffer = (struct buffer){ .limit = buffer->limit };
 	return text;
+}
+
+bool text_take_number(const char **text, unsigned maximum, unsigned *ret)
+{
+	size_t digits = strspn(*text, "0123456789");
+	unsigned long value = digits > 0 && digits < 10 ? strtoul(*text, NULL, 10) : 0;
+
+	if (value == 0 || value > maximum)
+		return false;
+	*text += digits;
+	*ret = (unsigned)value;
+	return true;
 }

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -51,3 +52,7 @@ static inline void text_copy(char *to, size_t size, const char *text, size_t len
 	memcpy(to, text, length);
 	to[length] = '\0';
 }
+
+/* A number in decimal digits alone, from 1 to `maximum`, at the begin of *text, which goes on behind it.
+ * False: there is none. */
+bool text_take_number(const char **text, unsigned maximum, unsigned *ret);

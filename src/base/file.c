@@ -79,7 +79,7 @@ int file_sync_directory(const char *path, struct error *err)
 	return fd < 0 || fsync(fd) < 0 ? error_errno(err, errno, "sync directory %s", path) : 0;
 }
 
-static int sync_parent(const char *path, struct error *err)
+int file_sync_parent(const char *path, struct error *err)
 {
 	char copy[PATH_MAX];
 
@@ -133,7 +133,7 @@ int file_write_atomic(const char *path, const void *data, size_t size, mode_t mo
 		(void)unlink(temporary);
 		return error_errno(err, -ret, "write %s", path);
 	}
-	return sync_parent(path, err);
+	return file_sync_parent(path, err);
 }
 
 int file_make_directories(const char *path, mode_t mode, struct error *err)
@@ -153,6 +153,25 @@ int file_make_directories(const char *path, mode_t mode, struct error *err)
 		partial[i] = path[i];
 	}
 	return 0;
+}
+
+bool file_path_is_plain(const char *path)
+{
+	const char *name = path + 1;
+
+	if (path[0] != '/')
+		return false;
+	while (*name) {
+		size_t size = strcspn(name, "/");
+
+		if (size == 0 || size > NAME_MAX || (size == 1 && name[0] == '.') ||
+		    (size == 2 && name[0] == '.' && name[1] == '.'))
+			return false;
+		name += size;
+		if (*name == '/' && !*++name)
+			return false;
+	}
+	return true;
 }
 
 static int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *walk)
