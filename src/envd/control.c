@@ -13,6 +13,7 @@
 
 #include "envd/envd.h"
 #include "envd/records.h"
+#include "envd/volume_mounts.h"
 
 #define INIT_LIMIT  (1024 * 1024)
 #define ENTROPY_MAX 512
@@ -44,6 +45,8 @@ struct init_request {
 	const char *template;
 	const char *team;
 	json_t *env_vars;
+	struct volume_mount_request mounts[VOLUME_MOUNTS_MAX];
+	size_t mount_count;
 };
 
 static int read_request(const json_t *body, struct init_request *request, struct error *err)
@@ -66,7 +69,12 @@ static int read_request(const json_t *body, struct init_request *request, struct
 
 	for (size_t i = 0; ret == 0 && i < ARRAY_SIZE(strings); i++)
 		ret = json_read_string(body, strings[i].key, JSON_OPTIONAL, strings[i].value, err);
-	return ret;
+	if (ret == 0)
+		ret = volume_mounts_read(body, request->mounts, err);
+	if (ret < 0)
+		return ret;
+	request->mount_count = (size_t)ret;
+	return 0;
 }
 
 static int set_clock(const char *timestamp, struct error *err)
@@ -163,10 +171,42 @@ static int apply(struct envd *envd, const struct init_request *request, struct e
 	return 0;
 }
 
+/* Who waits for the mounts; the exchange may go away first. */
+struct init_waiter {
+	struct http_exchange *exchange;
+};
+
+static void on_waiter_gone(struct http_exchange *exchange, void *context)
+{
+	struct init_waiter *waiter = context;
+
+	(void)exchange;
+	waiter->exchange = NULL;
+}
+
+static void on_mounted(void *context, const struct error *err)
+{
+	struct init_waiter *waiter = context;
+	struct http_exchange *exchange = waiter->exchange;
+
+	free(waiter);
+	if (!exchange)
+		return;
+	http_exchange_on_close(exchange, NULL, NULL);
+	if (err) {
+		http_reply_error(exchange, 500, "%s", err->message);
+		return;
+	}
+	http_reply_header(exchange, "X-Envd-Version", ENVD_VERSION);
+	http_reply_empty(exchange, 204);
+}
+
 static void on_init(struct http_exchange *exchange, const char *data, size_t size, void *context)
 {
 	cleanup_json json_t *body = NULL;
 	struct init_request request = { 0 };
+	struct envd *envd = context;
+	struct init_waiter *waiter;
 	struct error err = { 0 };
 	int ret = json_parse_object(data, size, &body, &err);
 
@@ -176,12 +216,17 @@ static void on_init(struct http_exchange *exchange, const char *data, size_t siz
 		http_reply_error(exchange, 400, "%s", err.message);
 		return;
 	}
-	if (apply(context, &request, &err) < 0) {
+	waiter = malloc(sizeof(*waiter));
+	if (!waiter)
+		error_errno(&err, ENOMEM, "initialise");
+	if (!waiter || apply(envd, &request, &err) < 0) {
 		http_reply_error(exchange, 500, "%s", err.message);
+		free(waiter);
 		return;
 	}
-	http_reply_header(exchange, "X-Envd-Version", ENVD_VERSION);
-	http_reply_empty(exchange, 204);
+	waiter->exchange = exchange;
+	http_exchange_on_close(exchange, on_waiter_gone, waiter);
+	volume_mounts_set(envd->volumes, request.mounts, request.mount_count, on_mounted, waiter);
 }
 
 void control_init(struct envd *envd, struct http_exchange *exchange)

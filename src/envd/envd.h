@@ -30,12 +30,14 @@ enum envd_door {
 
 struct processes;
 struct records;
+struct volume_mounts;
 
 struct envd {
 	uv_loop_t *loop;
 	struct http_server *server;
 	struct processes *processes;
 	struct records *records;
+	struct volume_mounts *volumes;
 	uv_timer_t settle;     /* see memory.c */
 	struct list watchers;  /* those that clients ask for events, see watch_service.c */
 	json_t *env_vars;      /* of the sandbox, for every process */
@@ -55,6 +57,9 @@ int tunnel_listen(struct envd *envd, int fd, struct error *err);
 /* What the kernel's init does, before anything else: mounts, loopback, host name. Reports trouble to the log.
  */
 void init_prepare(void);
+
+/* The network interface, where there is one. What fails is logged. */
+void init_bring_up_network(void);
 
 /* Memory that is free again goes back to the kernel a while after `memory_settle` was called: with every
  * request. */

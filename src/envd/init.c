@@ -95,6 +95,7 @@ void init_prepare(void)
 	umask(0022);
 	mount_all();
 	bring_up_loopback();
+	init_bring_up_network();
 	write_settings();
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 	(void)setsid();

@@ -20,6 +20,7 @@
 
 #include "envd/envd.h"
 #include "envd/records.h"
+#include "envd/volume_mounts.h"
 
 static void usage(FILE *to)
 {
@@ -144,12 +145,13 @@ static int start(struct envd *envd, const struct options *options, struct error 
 	envd->server = http_server_new(envd->loop, &server);
 	envd->processes = processes_new(envd);
 	envd->records = records_new();
+	envd->volumes = volume_mounts_new(envd, options->control);
 	list_init(&envd->watchers);
 	envd->env_vars = json_object();
 	envd->default_user = strdup(options->user);
 	envd->default_workdir = strdup("");
 	envd->token = options->token ? strdup(options->token) : NULL;
-	if (!envd->server || !envd->processes || !envd->records || !envd->default_user ||
+	if (!envd->server || !envd->processes || !envd->records || !envd->volumes || !envd->default_user ||
 	    !envd->default_workdir || (options->token && !envd->token))
 		return error_errno(err, ENOMEM, "start");
 	memory_init(envd);
@@ -178,6 +180,7 @@ static void on_end(uv_signal_t *handle, int number)
 
 	(void)number;
 	if (envd->native) {
+		volume_mounts_stop(envd->volumes);
 		uv_stop(envd->loop);
 		return;
 	}
@@ -214,8 +217,11 @@ int main(int argc, char **argv)
 	struct options options = { .ip = NULL, .user = NULL, .port = ENVD_PORT };
 	struct envd envd = { .loop = uv_default_loop() };
 	struct error err = { 0 };
-	int stop = parse_options(argc, argv, &options);
+	int stop;
 
+	if (argc > 2 && strcmp(argv[1], VOLUME_ARGUMENT) == 0)
+		return volume_process_main(argv + 2, argc - 2);
+	stop = parse_options(argc, argv, &options);
 	if (stop)
 		return stop - 1;
 	log_init("envd", LOG_LEVEL_INFO);

@@ -12,6 +12,7 @@
 
 #include "envd/records.h"
 #include "envd/spawn.h"
+#include "envd/volume_mounts.h"
 
 #define RETAIN_MS  30000              /* how long the end of a process can be asked for */
 #define OUTPUT_MAX 32768              /* bytes per event */
@@ -543,6 +544,8 @@ void processes_reap(struct processes *processes)
 
 	/* As init we also inherit orphans, which nobody asks for. */
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (volume_mounts_reaped(processes->envd->volumes, pid))
+			continue;
 		list_for_each (node, &processes->all) {
 			struct process *process = list_entry(node, struct process, link);
 

@@ -14,7 +14,7 @@ FORM_HEAD = b'--frontier\r\nContent-Disposition: form-data; name="file"; filenam
 FORM_TAIL = b"\r\n--frontier--\r\n"
 
 
-def until(what, truth, seconds=30):
+def until(what, truth, seconds=60):
     end = time.monotonic() + seconds
     while not truth():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
@@ -69,7 +69,7 @@ class Agent:
 
     def end(self, number):
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     # --- what it holds ---
 

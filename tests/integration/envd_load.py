@@ -112,7 +112,7 @@ class Load:
             while self.pump(0):
                 pass
         # The second half of the errors is the last that comes; of the first half nobody tells how much is on its way.
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while self.pump(1.0) or self.agent.children() < self.count:
             assert time.monotonic() < end, f"the first half does not come: {self.agent.children()} of {self.count} run"
         assert len(self.selector.get_map()) == self.count, "some ended before the gate was opened"
@@ -120,7 +120,7 @@ class Load:
     def finish(self):
         os.close(self.opener)
         self.opener = -1
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while self.selector.get_map():
             self.pump(1.0)
             assert time.monotonic() < end, f"{len(self.selector.get_map())} have not ended"

@@ -3,6 +3,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { spawn } from 'node:child_process'
+import { createServer } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { getSignature } from 'e2b'
 import { assert, check, until } from './harness.mjs'
@@ -220,7 +221,13 @@ export async function transfers(directory, sandbox) {
 
 /** A second agent, that asks for a token. */
 export async function secure(program, directory) {
-  const port = 49984
+  // One that the kernel gives away, and not to a client of before.
+  const port = await new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address()
+      server.close(() => resolve(port))
+    })
+  })
   const url = `http://127.0.0.1:${port}`
   const child = spawn(program, ['--native', '--port', `${port}`, '--token', 'secret'], { stdio: 'inherit' })
   const path = `${directory}/secret`
@@ -236,7 +243,7 @@ export async function secure(program, directory) {
     return answer.status
   }
   try {
-    await until('health', async () => (await fetch(`${url}/health`)).status === 204, 10_000)
+    await until('health', async () => (await fetch(`${url}/health`)).status === 204)
     await check('a secured agent wants its token', async () => {
       const list = (headers) => status(`${url}/process.Process/List`, { method: 'POST', body: '{}', headers: { 'content-type': 'application/json', ...headers } })
       assert.equal(await list({}), 401)
