@@ -118,6 +118,21 @@ static void set_optional(json_t *object, const char *key, const char *value)
 		(void)json_object_set_new(object, key, json_string(value));
 }
 
+/* The agent's names for what the node API has its own for. */
+static json_t *volumes_for_agent(const json_t *mounts)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < json_array_size(mounts); i++) {
+		const json_t *mount = json_array_get(mounts, i);
+
+		(void)json_array_append_new(list, json_pack("{s:O,s:O}", "volumeId",
+		                                            json_object_get(mount, "volume_id"), "path",
+		                                            json_object_get(mount, "path")));
+	}
+	return list;
+}
+
 void agent_init(struct node *node, const char *vsock, const struct agent_identity *identity,
                 node_done_fn *done, void *context)
 {
@@ -139,6 +154,8 @@ void agent_init(struct node *node, const char *vsock, const struct agent_identit
 	set_optional(body, "defaultWorkdir", identity->default_workdir);
 	if (identity->env_vars)
 		(void)json_object_set_new(body, "envVars", json_deep_copy(identity->env_vars));
+	if (json_array_size(identity->volume_mounts))
+		(void)json_object_set_new(body, "volumeMounts", volumes_for_agent(identity->volume_mounts));
 	post_plain(node, vsock, "/init", "initialise the agent", body, done, context);
 }
 

@@ -12,6 +12,7 @@ struct agent_identity {
 	const char *default_user;
 	const char *default_workdir;
 	const json_t *env_vars;
+	const json_t *volume_mounts; /* as sandbox->volume_mounts */
 };
 
 /* Tell it time, entropy and identity. `vsock` is the monitor's socket. `done` gets NULL or why not. */

@@ -1,6 +1,9 @@
 #include "node/boot.h"
 
+#include "node/network/network.h"
 #include "node/places.h"
+
+#define BOOT_INTERFACE 6 /* the request that makes one */
 
 #define ARGS                                                                                                 \
 	"console=ttyS0 reboot=k panic=-1 quiet loglevel=3 no_timer_check tsc=reliable random.trust_cpu=on "  \
@@ -27,6 +30,9 @@ static json_t *boot_source(const struct boot *boot)
 json_t *boot_request(const struct boot *boot, unsigned index, const char **method, const char **target)
 {
 	*method = "PUT";
+	/* One without an interface skips that. */
+	if (!boot->network && index >= BOOT_INTERFACE)
+		index++;
 	switch (index) {
 	case 0:
 		*target = "/machine-config";
@@ -47,7 +53,11 @@ json_t *boot_request(const struct boot *boot, unsigned index, const char **metho
 	case 5:
 		*target = "/serial";
 		return json_pack("{s:s}", "serial_out_path", MONITOR_RUN "/serial.log");
-	case 6:
+	case BOOT_INTERFACE:
+		*target = "/network-interfaces/eth0";
+		return json_pack("{s:s,s:s,s:s}", "iface_id", "eth0", "guest_mac", NETWORK_GUEST_MAC,
+		                 "host_dev_name", NETWORK_TAP);
+	case 7:
 		*target = "/actions";
 		return json_pack("{s:s}", "action_type", "InstanceStart");
 	default:

@@ -17,6 +17,7 @@ struct boot {
 	const char *inside; /* where the machine's monitor sees the kernel */
 	bool initrd;
 	bool emulated;
+	bool network;     /* it has an interface */
 	const char *args; /* for this kernel, beside those that all get */
 	json_t *drive;    /* the body of PUT /drives/rootfs */
 };

@@ -14,6 +14,7 @@
 #include "node/boot.h"
 #include "node/monitor.h"
 #include "node/sandbox.h"
+#include "node/stack.h"
 
 #define BOOT_SECONDS  300 /* under emulation, on a busy machine */
 #define READY_SECONDS 900
@@ -34,6 +35,7 @@ struct build {
 	char start_cmd[4096];
 	char ready_cmd[4096];
 	char user[64];
+	bool network; /* it gets an interface */
 	unsigned vcpu_count;
 	unsigned memory_mib;
 	char directory[NODE_PATH_MAX]; /* templates/.new-ID */
@@ -43,6 +45,7 @@ struct build {
 	uv_timer_t timer;
 	uv_work_t copy;
 	struct error copy_error;
+	struct buffer log; /* BUILD_LOG as it will be */
 	unsigned requests_made;
 	int64_t started_us;
 	int64_t ready_deadline_us;
@@ -60,11 +63,23 @@ static int64_t elapsed_ms(const struct build *build)
 	return (time_monotonic_us() - build->started_us) / 1000;
 }
 
-static void tell(struct build *build, const char *message)
+/* A line that does not fit in is left out, and so is what one without memory would have said. */
+static void keep_line(struct build *build, const char *step, const char *message)
+{
+	cleanup_json json_t *entry = json_pack("{s:I,s:s,s:s,s:s}", "time_ms", (json_int_t)time_wall_ms(),
+	                                       "level", "info", "step", step, "message", message);
+	cleanup_free char *line = entry ? json_dumps(entry, JSON_COMPACT) : NULL;
+
+	if (line)
+		(void)buffer_printf(&build->log, "%s\n", line);
+}
+
+static void tell(struct build *build, const char *step, const char *message)
 {
 	log_info("build %s: %s", build->id, message);
+	keep_line(build, step, message);
 	if (build->events)
-		build->events->step(build->context, message, elapsed_ms(build));
+		build->events->step(build->context, step, message, elapsed_ms(build));
 }
 
 /* --- the end --- */
@@ -73,6 +88,7 @@ static void on_timer_closed(uv_handle_t *handle)
 {
 	struct build *build = handle->data;
 
+	buffer_fini(&build->log);
 	json_decref(build->request);
 	free(build);
 }
@@ -143,56 +159,54 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 
 /* --- step 5: in place --- */
 
-/* What a file of the sealed template takes on disk: holes are not counted. */
-static long long file_mib(const struct template *template, const char *name)
+/* What a file of the template takes on disk: holes are not counted. */
+static long long file_mib(const struct build *build, const char *name)
 {
 	char path[NODE_PATH_MAX + 64];
 	struct stat st;
 
-	(void)snprintf(path, sizeof(path), "%s/%s", template->directory, name);
+	(void)snprintf(path, sizeof(path), "%s/%s", build->directory, name);
 	return stat(path, &st) < 0 ? 0 : (long long)st.st_blocks * 512 >> 20;
 }
 
-static void tell_sizes(struct build *build, const struct template *template)
+static void tell_sizes(struct build *build)
 {
 	char message[160];
 
 	(void)snprintf(
 	        message, sizeof(message),
-	        "the template is in place: root file system %lld MiB, disk layer %lld MiB, memory %lld MiB",
-	        file_mib(template, "rootfs.ext4"), file_mib(template, "disk.layer"),
-	        file_mib(template, "memory"));
-	tell(build, message);
+	        "putting the template in place: root file system %lld MiB, disk layer %lld MiB, memory %lld "
+	        "MiB",
+	        file_mib(build, "rootfs.ext4"), file_mib(build, "disk.layer"), file_mib(build, "memory"));
+	tell(build, "finish", message);
 }
 
-static void seal(struct build *build, struct error *err)
+/* Its files become root's, and it a template. NULL with `err`. */
+static struct template *seal(struct build *build, struct error *err)
 {
 	static const char *const files[] = { "state",       "memory",    "disk.layer",
 		                             "rootfs.ext4", BOOT_KERNEL, BOOT_INITRD };
 	char path[NODE_PATH_MAX * 2];
-	char final[NODE_PATH_MAX];
 	cleanup_free char *text = NULL;
 
+	/* The directory first: from then on the monitor can put nothing in a file's place. */
+	if (chown(build->directory, 0, 0) < 0 || chmod(build->directory, 0755) < 0) {
+		error_errno(err, errno, "put the template in place");
+		return NULL;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(files) - !build->initrd[0]; i++)
+		if (stack_give(build->directory, files[i], build->monitor->uid, 0, 0, 0644, err) < 0)
+			return NULL;
+	tell_sizes(build);
 	(void)json_object_set_new(build->request, "created_at_ms", json_integer(time_wall_ms()));
 	text = json_dumps(build->request, JSON_INDENT(2));
 	(void)snprintf(path, sizeof(path), "%s/template.json", build->directory);
 	if (!text || file_write_atomic(path, text, strlen(text), 0644, err) < 0)
-		return;
-	for (size_t i = 0; i < ARRAY_SIZE(files) - !build->initrd[0]; i++) {
-		(void)snprintf(path, sizeof(path), "%s/%s", build->directory, files[i]);
-		if (chown(path, 0, 0) < 0 || chmod(path, 0644) < 0) {
-			error_errno(err, errno, "%s", path);
-			return;
-		}
-	}
-	(void)snprintf(final, sizeof(final), "%.180s/templates/%s", build->node->data, build->id);
-	if (chown(build->directory, 0, 0) < 0 || chmod(build->directory, 0755) < 0 ||
-	    rename(build->directory, final) < 0) {
-		error_errno(err, errno, "put the template in place");
-		return;
-	}
-	*strrchr(final, '/') = '\0';
-	(void)file_sync_directory(final, err);
+		return NULL;
+	(void)snprintf(path, sizeof(path), "%s/" BUILD_LOG, build->directory);
+	if (file_write_atomic(path, build->log.data, build->log.size, 0644, err) < 0)
+		return NULL;
+	return template_put(build->node, build->directory, build->id, true, err);
 }
 
 static void on_snapshot(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -203,18 +217,14 @@ static void on_snapshot(int status, const char *data, size_t size, const struct 
 
 	if (!answer_counts(build))
 		return;
-	if (status != 204) {
+	if (status == 204)
+		template = seal(build, &failure);
+	else
 		monitor_refusal(&failure, "", status, data, size, err);
-	} else {
-		seal(build, &failure);
-		if (!failure.code)
-			template = template_add(build->node, build->id, &failure);
-	}
-	if (failure.code) {
+	if (!template) {
 		fail(build, &failure, "take the snapshot");
 		return;
 	}
-	tell_sizes(build, template);
 	sandboxes_warm_up(build->node);
 	finish(build, template, NULL);
 }
@@ -250,7 +260,7 @@ static void on_prepared(void *context, const struct error *err)
 		fail(build, err, "prepare the snapshot");
 		return;
 	}
-	tell(build, "taking the snapshot");
+	tell(build, "snapshot", "taking the snapshot");
 	build->pending++;
 	monitor_set_state(build->monitor, MONITOR_PAUSED, on_paused, build);
 }
@@ -269,7 +279,7 @@ static void prepare(uv_timer_t *timer)
 
 static void settle(struct build *build)
 {
-	tell(build, "ready; letting it settle");
+	tell(build, "ready", "ready; letting it settle");
 	(void)uv_timer_start(&build->timer, prepare, SETTLE_MS, 0);
 }
 
@@ -317,7 +327,7 @@ static void on_started(void *context, int exit_code, const struct error *err)
 		settle(build);
 		return;
 	}
-	tell(build, "waiting for the ready command");
+	tell(build, "ready", "waiting for the ready command");
 	build->ready_deadline_us = time_monotonic_us() + (int64_t)READY_SECONDS * 1000000;
 	look_ready(&build->timer);
 }
@@ -339,7 +349,7 @@ static void on_agent_set(void *context, const struct error *err)
 		on_started(build, 0, NULL);
 		return;
 	}
-	tell(build, "running the start command");
+	tell(build, "start", "running the start command");
 	agent_command(build->node, vsock, build->user, build->start_cmd, false, on_started, build);
 }
 
@@ -355,7 +365,7 @@ static void on_agent_up(void *context, const struct error *err)
 		fail(build, err, "boot");
 		return;
 	}
-	tell(build, "booted");
+	tell(build, "boot", "booted");
 	identity.env_vars = json_object_get(build->request, "env_vars");
 	vsock_of(build, vsock);
 	build->pending++;
@@ -377,6 +387,7 @@ static json_t *next_request(const struct build *build, unsigned index, const cha
 		.inside = BUILD_INSIDE,
 		.initrd = build->initrd[0],
 		.emulated = build->node->emulated,
+		.network = build->network,
 		.args = build->boot_args,
 		.drive = drive,
 	};
@@ -398,7 +409,7 @@ static void configure_next(struct build *build)
 		monitor_call(build->monitor, method, target, body, on_configured, build);
 		return;
 	}
-	tell(build, "booting");
+	tell(build, "boot", "booting");
 	vsock_of(build, vsock);
 	agent_wait(build->node, vsock, BOOT_SECONDS, on_agent_up, build);
 }
@@ -556,6 +567,7 @@ struct build *build_start(struct node *node, const struct build_request *request
 	build->events = events;
 	build->context = context;
 	build->started_us = time_monotonic_us();
+	buffer_init(&build->log, BUILD_LOG_MAX);
 	random_uuid(build->id);
 	build->request =
 	        json_pack("{s:s,s:s,s:s,s:i,s:i,s:s,s:s}", "warm_cmd", request->warm_cmd, "name",
@@ -569,6 +581,8 @@ struct build *build_start(struct node *node, const struct build_request *request
 	(void)json_object_set_new(build->request, "start_cmd", json_string(request->start_cmd));
 	build->vcpu_count = request->vcpu_count;
 	build->memory_mib = request->memory_mib;
+	build->network = network_has_taps(node->network);
+	(void)json_object_set_new(build->request, "network", json_boolean(build->network));
 	copy_text(build->kernel, sizeof(build->kernel), request->kernel);
 	copy_text(build->initrd, sizeof(build->initrd), request->initrd);
 	copy_text(build->boot_args, sizeof(build->boot_args), request->boot_args);
@@ -587,7 +601,7 @@ struct build *build_start(struct node *node, const struct build_request *request
 		fail(build, &err, "build");
 		return NULL;
 	}
-	tell(build, "copying the root file system");
+	tell(build, "copy", "copying the root file system");
 	build->pending++;
 	(void)uv_queue_work(node->loop, &build->copy, copy_work, on_copied);
 	return build;

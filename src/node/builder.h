@@ -3,6 +3,13 @@
 
 #include "node/template.h"
 
+/*
+ * What a build said as it was made, in the template's directory: one JSON object a line,
+ * {"time_ms","level","step","message"}. Not of snapshots, nor of templates of before there was such a file.
+ */
+#define BUILD_LOG     "build.log"
+#define BUILD_LOG_MAX (1 << 20) /* bytes; what comes then is not kept */
+
 /* Strings and objects are borrowed during the call. */
 struct build_request {
 	const char *name;
@@ -22,8 +29,8 @@ struct build_request {
 };
 
 struct build_events {
-	/* A step begins; `elapsed_ms` since the start of the build. */
-	void (*step)(void *context, const char *message, int64_t elapsed_ms);
+	/* What is done now, and in which step of the build; `elapsed_ms` since its start. */
+	void (*step)(void *context, const char *step, const char *message, int64_t elapsed_ms);
 	/* The end: a template that is in place, or NULL with `err`. */
 	void (*done)(void *context, const struct template *template, const struct error *err);
 };

@@ -186,7 +186,7 @@ static bool is_wanted(const json_t *entry, const struct guest_log_query *query)
 	       (!query->search || strstr(message, query->search));
 }
 
-static void read_one(const char *path, const struct guest_log_query *query, json_t *list)
+static void read_one(const char *path, const struct guest_log_query *query, unsigned *skip, json_t *list)
 {
 	struct lines lines;
 	const char *line;
@@ -196,7 +196,11 @@ static void read_one(const char *path, const struct guest_log_query *query, json
 	while (json_array_size(list) < query->limit && (line = lines_step(&lines, query->backward, &size))) {
 		cleanup_json json_t *entry = json_loadb(line, size, 0, NULL);
 
-		if (is_wanted(entry, query))
+		if (!is_wanted(entry, query))
+			continue;
+		if (*skip)
+			(*skip)--;
+		else
 			(void)json_array_append(list, entry);
 	}
 	buffer_fini(&lines.text);
@@ -205,10 +209,11 @@ static void read_one(const char *path, const struct guest_log_query *query, json
 json_t *guest_log_read(const char *path, const struct guest_log_query *query)
 {
 	json_t *list = json_array();
+	unsigned skip = query->offset;
 	char before[300];
 
 	(void)snprintf(before, sizeof(before), "%s.1", path);
-	read_one(query->backward ? path : before, query, list);
-	read_one(query->backward ? before : path, query, list);
+	read_one(query->backward ? path : before, query, &skip, list);
+	read_one(query->backward ? before : path, query, &skip, list);
 	return list;
 }

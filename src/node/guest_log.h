@@ -44,10 +44,12 @@ int guest_log_take(struct guest_log *log, const json_t *answer, int64_t now_ms, 
 struct guest_log_query {
 	int64_t cursor_ms; /* forward: from this time on; backward: up to it */
 	bool backward;     /* newest first */
+	unsigned offset;   /* so many of those wanted are passed over */
 	unsigned limit;
 	enum guest_log_level level; /* and above */
 	const char *search;         /* in the message; NULL: any */
 };
 
-/* What a file holds of it. New reference: an array. It is empty when there is no file. */
+/* What a file holds of it; one of a build (builder.h) has such lines as well. New reference: an array. It is
+ * empty when there is no file. */
 json_t *guest_log_read(const char *path, const struct guest_log_query *query);

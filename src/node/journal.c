@@ -6,13 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *state_name(const struct sandbox *sandbox)
-{
-	if (sandbox->running)
-		return "running";
-	return sandbox->resuming ? "resuming" : "starting";
-}
-
 static int write_json(const struct sandbox *sandbox, const char *state, const char *path, struct error *err)
 {
 	cleanup_json json_t *json = sandbox_json(sandbox);
@@ -38,12 +31,13 @@ static int write_json(const struct sandbox *sandbox, const char *state, const ch
 	return file_write_atomic(path, text, strlen(text), 0600, err);
 }
 
-int journal_write(const struct sandbox *sandbox, const char *directory, struct error *err)
+int journal_write(const struct sandbox *sandbox, enum sandbox_state state, const char *directory,
+                  struct error *err)
 {
 	char path[NODE_PATH_MAX + 32];
 
 	(void)snprintf(path, sizeof(path), "%s/journal.json", directory);
-	return write_json(sandbox, state_name(sandbox), path, err);
+	return write_json(sandbox, sandbox_state_in_journal(state), path, err);
 }
 
 /* --- pauses --- */
@@ -67,10 +61,7 @@ void journal_drop_pause(const struct sandbox *sandbox)
 	struct error err = { 0 };
 
 	pause_path(sandbox, sandbox->id, path);
-	if (unlink(path) < 0)
-		return;
-	*strrchr(path, '/') = '\0';
-	if (file_sync_directory(path, &err) < 0)
+	if (unlink(path) == 0 && file_sync_parent(path, &err) < 0)
 		log_error("%s", err.message);
 }
 
@@ -96,7 +87,6 @@ static json_t *object(const json_t *json, const char *key)
 static int fill(struct sandbox *sandbox, const json_t *json, struct error *err)
 {
 	const char *token = json_string_value(json_object_get(json, "access_token"));
-	const char *state = json_string_value(json_object_get(json, "state"));
 	const json_t *stack = json_object_get(json, "stack");
 
 	copy(json, "sandbox_id", sandbox->id, sizeof(sandbox->id));
@@ -107,6 +97,7 @@ static int fill(struct sandbox *sandbox, const json_t *json, struct error *err)
 	copy(json, "alias", sandbox->alias, sizeof(sandbox->alias));
 	sandbox->metadata = object(json, "metadata");
 	sandbox->env_vars = object(json, "env_vars");
+	sandbox->volume_mounts = json_deep_copy(json_object_get(json, "volume_mounts"));
 	sandbox->access_token = token ? strdup(token) : NULL;
 	sandbox->started_at_ms = number(json, "started_at_ms");
 	sandbox->end_at_ms = number(json, "end_at_ms");
@@ -116,13 +107,12 @@ static int fill(struct sandbox *sandbox, const json_t *json, struct error *err)
 	sandbox->auto_pause = json_is_true(json_object_get(json, "auto_pause"));
 	/* Those of older versions have no such thing. */
 	sandbox->auto_pause_memory = !json_is_false(json_object_get(json, "auto_pause_memory"));
+	sandbox->internet = !json_is_false(json_object_get(json, "internet"));
 	sandbox->stack = (struct stack){ .pauses = (unsigned)number(stack, "pauses"),
 		                         .full = (unsigned)number(stack, "full"),
 		                         .frozen = (unsigned)number(stack, "frozen"),
 		                         .fresh = json_is_true(json_object_get(stack, "fresh")),
 		                         .void_top = json_is_true(json_object_get(stack, "void_top")) };
-	sandbox->running = state && strcmp(state, "running") == 0;
-	sandbox->resuming = state && strcmp(state, "resuming") == 0;
 	return sandbox->id[0] ? 0 : error_set(err, EINVAL, "the journal names no sandbox");
 }
 
@@ -138,6 +128,16 @@ static int read_json(struct sandbox *sandbox, const char *path, json_t **ret, st
 	return result < 0 ? error_wrap(err, "%s", path) : 0;
 }
 
+/* A journal that says "resuming" counts from when its pause does not. */
+static enum sandbox_state state_of(const json_t *json)
+{
+	const char *name = json_string_value(json_object_get(json, "state"));
+
+	if (name && strcmp(name, "running") == 0)
+		return SANDBOX_RUNNING;
+	return name && strcmp(name, "resuming") == 0 ? SANDBOX_WAKING : SANDBOX_STARTING;
+}
+
 int journal_read(struct sandbox *sandbox, const char *directory, pid_t *ret_pid, uint64_t *ret_start_time,
                  uid_t *ret_uid, struct error *err)
 {
@@ -149,6 +149,7 @@ int journal_read(struct sandbox *sandbox, const char *directory, pid_t *ret_pid,
 	ret = read_json(sandbox, path, &json, err);
 	if (ret < 0)
 		return ret;
+	sandbox->state = state_of(json);
 	*ret_pid = (pid_t)number(json, "pid");
 	*ret_start_time = (uint64_t)number(json, "start_time");
 	*ret_uid = (uid_t)number(json, "uid");
@@ -161,5 +162,6 @@ int journal_read_pause(struct sandbox *sandbox, const char *id, struct error *er
 	char path[NODE_PATH_MAX];
 
 	pause_path(sandbox, id, path);
+	sandbox->state = SANDBOX_PAUSED;
 	return read_json(sandbox, path, &json, err);
 }

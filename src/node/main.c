@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "node/history.h"
+#include "node/network/network.h"
 #include "node/node.h"
 #include "node/observe.h"
 #include "node/pool.h"
@@ -30,16 +31,19 @@ struct options {
 	unsigned shells;
 	unsigned warm;
 	unsigned observe; /* seconds */
+	struct network_limits limits;
 	bool emulated;
+	bool probe_network;
 };
 
 static int parse_options(int argc, char **argv, struct options *options)
 {
 	static const struct option table[] = {
-		{ "run", required_argument, NULL, 'r' },  { "data", required_argument, NULL, 'd' },
-		{ "bin", required_argument, NULL, 'b' },  { "shells", required_argument, NULL, 's' },
-		{ "warm", required_argument, NULL, 'w' }, { "observe", required_argument, NULL, 'o' },
-		{ "emulated", no_argument, NULL, 'e' },   { 0 }
+		{ "run", required_argument, NULL, 'r' },     { "data", required_argument, NULL, 'd' },
+		{ "bin", required_argument, NULL, 'b' },     { "shells", required_argument, NULL, 's' },
+		{ "warm", required_argument, NULL, 'w' },    { "observe", required_argument, NULL, 'o' },
+		{ "emulated", no_argument, NULL, 'e' },      { "egress-limit", required_argument, NULL, 'l' },
+		{ "probe-network", no_argument, NULL, 'n' }, { 0 }
 	};
 	int option;
 
@@ -57,6 +61,13 @@ static int parse_options(int argc, char **argv, struct options *options)
 		case 'o':
 			options->observe = (unsigned)strtoul(optarg, NULL, 10);
 			break;
+		case 'l':
+			if (network_parse_limits(optarg, &options->limits) < 0)
+				return -EINVAL;
+			break;
+		case 'n':
+			options->probe_network = true;
+			return 0;
 		case 'e':
 			options->emulated = true;
 			break;
@@ -88,6 +99,13 @@ static int find_group(struct node *node, struct error *err)
 	return access("/dev/kvm", R_OK | W_OK) < 0 ? error_errno(err, errno, "/dev/kvm") : 0;
 }
 
+static bool is_slot_used(void *context, unsigned slot)
+{
+	const struct node *node = context;
+
+	return slot < NODE_SLOTS && node->slots[slot];
+}
+
 static int serve(struct node *node, const struct options *options, struct error *err)
 {
 	struct http_server_options server = { .on_request = node_route, .context = node };
@@ -100,10 +118,15 @@ static int serve(struct node *node, const struct options *options, struct error 
 		ret = find_group(node, err);
 	if (ret == 0)
 		ret = templates_load(node, err);
-	if (ret == 0)
-		ret = sandboxes_adopt(node, err);
 	if (ret < 0)
 		return ret;
+	node->network = network_new(node->loop, &options->limits, err);
+	if (!node->network)
+		return -err->code;
+	ret = sandboxes_adopt(node, err);
+	if (ret < 0)
+		return ret;
+	network_keep(node->network, is_slot_used, node);
 	node->pool = pool_new(node, options->shells, err);
 	node->server = http_server_new(node->loop, &server);
 	if (!node->pool || !node->server)
@@ -114,6 +137,30 @@ static int serve(struct node *node, const struct options *options, struct error 
 	if (ret == 0 && chown(path, 0, node->gid) < 0)
 		ret = error_errno(err, errno, "own %s", path);
 	return ret;
+}
+
+/* For `atoll doctor`. */
+static int probe_network(void)
+{
+	struct network_firewall firewall;
+	struct error err = { 0 };
+	char what[512];
+	char mend[512];
+
+	if (network_probe(&err) == 0) {
+		int found = network_find_firewall(&firewall, &err);
+
+		if (found > 0) {
+			network_describe_firewall(&firewall, what, sizeof(what), mend, sizeof(mend));
+			printf("warning: %s\n         mend it with: %s\n", what, mend);
+		} else if (found < 0)
+			printf("warning: no firewall was looked for (%s)\n", err.message);
+		else
+			puts("network: sandboxes can reach the internet");
+		return EXIT_SUCCESS;
+	}
+	printf("missing: the network of sandboxes (%s)\n", err.message);
+	return EXIT_FAILURE;
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -130,18 +177,23 @@ int main(int argc, char **argv)
 {
 	struct options options = { .shells = DEFAULT_SHELLS,
 		                   .warm = DEFAULT_WARM,
-		                   .observe = DEFAULT_OBSERVE };
-	struct node node = { .loop = uv_default_loop() };
+		                   .observe = DEFAULT_OBSERVE,
+		                   .limits = NETWORK_LIMITS_DEFAULT };
+	static struct node node;
 	static uv_signal_t signals[2];
 	struct error err = { 0 };
 
 	if (parse_options(argc, argv, &options) < 0) {
 		fputs("usage: atoll-node --run DIR --data DIR --bin DIR [--shells N] [--warm N] "
-		      "[--observe SECONDS] [--emulated]\n",
+		      "[--observe SECONDS] [--egress-limit CONNECTIONS:RATE|none] [--emulated]\n       "
+		      "atoll-node --probe-network\n",
 		      stderr);
 		return 2;
 	}
+	if (options.probe_network)
+		return probe_network();
 	log_init("node", LOG_LEVEL_INFO);
+	node.loop = uv_default_loop();
 	node.run = options.run;
 	node.data = options.data;
 	node.bin = options.bin;

@@ -9,8 +9,8 @@
 /* Remove a build that is a model and has no copies. */
 void model_drop_unused(struct node *node, const char *build_id);
 
-/* The same with all of them: when the daemon begins, and no copy is about to be made. */
-void models_drop_unused(struct node *node);
+/* The daemon begins, and no copy is about to be made: the same with all of them. */
+void models_start(struct node *node);
 
 /* A model has been made: if nobody begins from it, because who asked for it has died, it goes nevertheless.
  */

@@ -64,6 +64,83 @@ static uint64_t process_start_time(pid_t pid)
 	return at ? strtoull(at, NULL, 10) : 0;
 }
 
+/* --- its slot and its network --- */
+
+/* What an answer about its network needs; the monitor may be gone by then. */
+struct monitor_link {
+	struct monitor *monitor; /* NULL: gone */
+};
+
+static int take_slot(struct node *node, struct error *err)
+{
+	for (unsigned i = 0; i < NODE_SLOTS; i++) {
+		unsigned slot = node->next_slot;
+
+		node->next_slot = (slot + 1) % NODE_SLOTS;
+		if (node->slots[slot] == 0) {
+			node->slots[slot] = 1;
+			return (int)slot;
+		}
+	}
+	return error_set(err, EAGAIN, "start a monitor: all %d slots are taken", NODE_SLOTS);
+}
+
+static void drop_slot(struct monitor *monitor)
+{
+	unsigned slot = monitor->uid - NODE_UID_FIRST;
+
+	if (monitor->has_slot && --monitor->node->slots[slot] == 0 && monitor->node->network)
+		network_forget(monitor->node->network, slot);
+	monitor->has_slot = false;
+}
+
+static void on_furnished(void *context, const struct error *err)
+{
+	struct monitor_link *link = context;
+	struct monitor *monitor = link->monitor;
+
+	free(link);
+	if (!monitor)
+		return;
+	monitor->link = NULL;
+	monitor->networked = !err && !network_reason(monitor->node->network);
+	if (err)
+		log_error("monitor %d has no network: %s", (int)monitor->pid, err->message);
+}
+
+/* While it starts. Without it the guest has no network, which is no reason not to start. */
+static void furnish(struct monitor *monitor)
+{
+	const struct network_policy policy = { .internet = true };
+	struct network *network = monitor->node->network;
+	struct error err = { 0 };
+
+	if (!network || !network_has_taps(network))
+		return;
+	monitor->link = calloc(1, sizeof(*monitor->link));
+	if (!monitor->link)
+		return;
+	monitor->link->monitor = monitor;
+	if (network_furnish(network, monitor->pidfd, monitor->uid - NODE_UID_FIRST, monitor->uid, &policy,
+	                    on_furnished, monitor->link, &err) == 0)
+		return;
+	log_error("%s", err.message);
+	free(monitor->link);
+	monitor->link = NULL;
+}
+
+void monitor_set_policy(struct monitor *monitor, const struct network_policy *policy, network_done_fn *done,
+                        void *context)
+{
+	struct error err = { 0 };
+
+	if (!monitor->networked)
+		done(context, NULL);
+	else if (network_set_policy(monitor->node->network, monitor->pidfd, monitor->uid - NODE_UID_FIRST,
+	                            policy, done, context, &err) < 0)
+		done(context, &err);
+}
+
 /* --- starting --- */
 
 static _Noreturn void run_child(const struct monitor *monitor, const char *id, unsigned shell_vcpus)
@@ -135,9 +212,14 @@ int monitor_kill_leftover(const char *directory, struct error *err)
 int monitor_start(struct monitor *monitor, struct node *node, const char *directory, const char *id,
                   unsigned shell_vcpus, struct error *err)
 {
+	int slot;
+
 	*monitor = (struct monitor){ .node = node, .pidfd = -1 };
-	monitor->uid = NODE_UID_FIRST + node->next_slot;
-	node->next_slot = (node->next_slot + 1) % NODE_SLOTS;
+	slot = take_slot(node, err);
+	if (slot < 0)
+		return slot;
+	monitor->has_slot = true;
+	monitor->uid = NODE_UID_FIRST + (uid_t)slot;
 	(void)snprintf(monitor->directory, sizeof(monitor->directory), "%s", directory);
 	if (mkdir(directory, 0750) < 0 && errno != EEXIST)
 		return error_errno(err, errno, "make %s", directory);
@@ -153,7 +235,10 @@ int monitor_start(struct monitor *monitor, struct node *node, const char *direct
 		(void)kill(monitor->pid, SIGKILL);
 		return -err->code;
 	}
-	return watch(monitor, err);
+	if (watch(monitor, err) < 0)
+		return -err->code;
+	furnish(monitor);
+	return 0;
 }
 
 int monitor_adopt(struct monitor *monitor, struct node *node, const char *directory, pid_t pid,
@@ -165,6 +250,12 @@ int monitor_adopt(struct monitor *monitor, struct node *node, const char *direct
 		.node = node, .pid = pid, .start_time = start_time, .uid = uid, .pidfd = -1
 	};
 	(void)snprintf(monitor->directory, sizeof(monitor->directory), "%s", directory);
+	if (uid >= NODE_UID_FIRST && uid - NODE_UID_FIRST < NODE_SLOTS) {
+		node->slots[uid - NODE_UID_FIRST]++;
+		monitor->has_slot = true;
+	}
+	/* What leads out was made by an earlier life of the daemon: nothing tells whether it did. */
+	monitor->networked = monitor->has_slot && node->network && !network_reason(node->network);
 	ret = watch(monitor, err);
 	if (ret < 0)
 		return ret;
@@ -218,6 +309,9 @@ void monitor_release(struct monitor *monitor)
 {
 	if (!monitor)
 		return;
+	drop_slot(monitor);
+	if (monitor->link)
+		monitor->link->monitor = NULL;
 	if (!monitor->watched) {
 		if (monitor->pidfd >= 0)
 			close(monitor->pidfd);
@@ -277,8 +371,11 @@ void monitor_refusal(struct error *ret, const char *what, int status, const char
 bool monitor_ready(const struct monitor *monitor)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	cleanup_close int fd = -1;
 
+	if (monitor->link)
+		return false;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	/* The path is there a moment before anyone listens. */
 	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/root" MONITOR_RUN "/api.sock",
 	               monitor->directory);

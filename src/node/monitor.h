@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "node/network/network.h"
 #include "node/node.h"
 #include "node/places.h"
 
@@ -19,6 +20,9 @@ struct monitor {
 	int pidfd;
 	uv_poll_t poll;
 	bool watched;
+	bool has_slot;
+	bool networked;            /* its namespace has what leads out */
+	struct monitor_link *link; /* NULL, or its network is being set up */
 	char directory[NODE_PATH_MAX];
 	void (*ended)(struct monitor *monitor, void *context);
 	void *context;
@@ -75,5 +79,11 @@ int monitor_kill_leftover(const char *directory, struct error *err);
 /* Put the end of its own log and of its guest's console into ours: it ended when it should not have. */
 void monitor_log_tail(const struct monitor *monitor);
 
-/* It listens: requests can be made. */
+/* What its guest may reach from now on, what is under way included; it is ready. `done` is called at once
+ * where nothing can be reached anyhow, and with an error when
+ * the monitor has ended. */
+void monitor_set_policy(struct monitor *monitor, const struct network_policy *policy, network_done_fn *done,
+                        void *context);
+
+/* It listens, and its network is set up: requests can be made. */
 bool monitor_ready(const struct monitor *monitor);

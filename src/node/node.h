@@ -20,6 +20,7 @@
 #define NODE_SLOTS     50000
 
 struct pool;
+struct network;
 
 /* What it has done since it began. */
 struct node_figures {
@@ -47,10 +48,12 @@ struct node {
 	uv_timer_t warming;  /* until the next one is */
 	unsigned observe_ms; /* between two looks at a sandbox's use and logs; 0: never */
 	uv_timer_t observing;
-	uv_timer_t sweeping;  /* of what has been kept long enough */
-	uv_timer_t modelling; /* until models that nobody used are looked for */
+	uv_timer_t sweeping;     /* of what has been kept long enough */
+	uv_timer_t modelling;    /* until models that nobody used are looked for */
+	struct network *network; /* NULL: not yet */
 	unsigned next_slot;
-	gid_t gid; /* group atoll */
+	uint8_t slots[NODE_SLOTS]; /* how many monitors have each: one, but for those of a crash */
+	gid_t gid;                 /* group atoll */
 };
 
 /* The node API (docs/interfaces.md); `context` is the node. */

@@ -1,11 +1,13 @@
 #include "node/observe.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "node/agent.h"
+#include "node/builder.h"
 #include "node/history.h"
 #include "node/sandbox_internal.h"
 
@@ -59,7 +61,7 @@ static void on_logs(int status, const char *data, size_t size, const struct erro
 	more = guest_log_take(&sandbox->history->log, answer, time_wall_ms(), &failure);
 	if (more < 0)
 		log_warn("the logs of %s: %s", sandbox->id, failure.message);
-	if (more > 0 && ++sandbox->fetches < FETCHES && !sandbox->busy)
+	if (more > 0 && ++sandbox->fetches < FETCHES && sandbox->state == SANDBOX_RUNNING)
 		fetch_logs(sandbox);
 	else
 		finish(sandbox);
@@ -76,7 +78,7 @@ static void on_metrics(int status, const char *data, size_t size, const struct e
 	(void)err;
 	if (!sandbox_answer_counts(sandbox))
 		return;
-	if (!answer || !sandbox->history || !sandbox->running) {
+	if (!answer || !sandbox->history || !sandbox_is_running(sandbox)) {
 		finish(sandbox);
 		return;
 	}
@@ -84,7 +86,7 @@ static void on_metrics(int status, const char *data, size_t size, const struct e
 		usage_add(sandbox->history->usage, &sample);
 	last = json_object_get(answer, "log_seq");
 	if (json_is_integer(last) && json_integer_value(last) != sandbox->history->log.seq &&
-	    !sandbox->busy) {
+	    sandbox->state == SANDBOX_RUNNING) {
 		sandbox->fetches = 0;
 		fetch_logs(sandbox);
 	} else {
@@ -114,8 +116,7 @@ static void tick(uv_timer_t *timer)
 	list_for_each (link, &node->sandboxes) {
 		struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		if (!sandbox->running || sandbox->busy || sandbox->pausing || sandbox->paused ||
-		    sandbox->observed || sandbox->observe_at_us > now_us)
+		if (sandbox->state != SANDBOX_RUNNING || sandbox->observed || sandbox->observe_at_us > now_us)
 			continue;
 		sandbox->observe_at_us = now_us + (int64_t)node->observe_ms * 1000;
 		ask(sandbox);
@@ -195,10 +196,10 @@ struct reading {
 	uv_work_t work;
 	struct http_exchange *exchange; /* NULL: who asked is gone */
 	struct guest_log_query query;
+	json_t *answer; /* gets what was read as its "logs" */
 	json_t *list;
 	char *search;
-	char path[NODE_PATH_MAX];
-	char team_id[64];
+	char path[NODE_PATH_MAX + 16];
 };
 
 static void on_reading_gone(struct http_exchange *exchange, void *context)
@@ -222,12 +223,14 @@ static void on_read(uv_work_t *work, int status)
 
 	if (reading->exchange)
 		http_exchange_on_close(reading->exchange, NULL, NULL);
-	if (reading->exchange && status == 0)
-		http_reply_json(reading->exchange, 200,
-		                json_pack("{s:s,s:O}", "team_id", reading->team_id, "logs", reading->list));
+	if (reading->list)
+		(void)json_object_set(reading->answer, "logs", reading->list);
+	if (reading->exchange && status == 0 && reading->list)
+		http_reply_json(reading->exchange, 200, json_incref(reading->answer));
 	else if (reading->exchange)
 		http_reply_error(reading->exchange, 503, "the logs cannot be read");
 	json_decref(reading->list);
+	json_decref(reading->answer);
 	free(reading->search);
 	free(reading);
 }
@@ -238,6 +241,7 @@ static bool read_query(struct http_exchange *exchange, struct guest_log_query *q
 	const char *level = http_request_query(exchange, "level");
 	const char *direction = http_request_query(exchange, "direction");
 	int64_t limit = LOGS_MAX;
+	int64_t offset = 0;
 
 	query->backward = direction && strcmp(direction, "backward") == 0;
 	query->cursor_ms = query->backward ? INT64_MAX : 0;
@@ -246,39 +250,64 @@ static bool read_query(struct http_exchange *exchange, struct guest_log_query *q
 		return false;
 	}
 	query->level = level ? (enum guest_log_level)guest_log_level(level) : GUEST_LOG_DEBUG;
-	if (!read_number(exchange, "cursor_ms", &query->cursor_ms) || !read_number(exchange, "limit", &limit))
+	if (!read_number(exchange, "cursor_ms", &query->cursor_ms) ||
+	    !read_number(exchange, "limit", &limit) || !read_number(exchange, "offset", &offset))
 		return false;
+	query->offset = offset < UINT_MAX ? (unsigned)offset : UINT_MAX;
 	query->limit = limit < LOGS_MAX ? (unsigned)limit : LOGS_MAX;
 	return true;
 }
 
-void observe_reply_logs(struct node *node, struct http_exchange *exchange, const char *id)
+/* Answer with `answer`, which is taken, and what the query asks for of the file `path`. */
+static void reply_file(struct node *node, struct http_exchange *exchange, const char *path, json_t *answer)
 {
 	const char *search = http_request_query(exchange, "search");
 	struct guest_log_query query = { 0 };
-	char path[NODE_PATH_MAX];
-	char team_id[64] = "";
 	struct reading *reading;
 
-	if (history_find(node, id, path, team_id) < 0) {
-		http_reply_error(exchange, 404, "there are no logs of sandbox '%s'", id);
+	if (!read_query(exchange, &query)) {
+		json_decref(answer);
 		return;
 	}
-	if (!read_query(exchange, &query))
-		return;
 	reading = calloc(1, sizeof(*reading));
-	if (!reading || (search && !(reading->search = strdup(search)))) {
+	if (!reading || !answer || (search && !(reading->search = strdup(search)))) {
+		json_decref(answer);
 		free(reading);
 		http_reply_error(exchange, 503, "out of memory");
 		return;
 	}
 	query.search = reading->search;
 	reading->query = query;
+	reading->answer = answer;
 	reading->exchange = exchange;
 	reading->work.data = reading;
 	(void)snprintf(reading->path, sizeof(reading->path), "%s", path);
-	(void)snprintf(reading->team_id, sizeof(reading->team_id), "%s", team_id);
 	http_exchange_on_close(exchange, on_reading_gone, reading);
 	if (uv_queue_work(node->loop, &reading->work, read_log, on_read) < 0)
 		on_read(&reading->work, -EIO);
+}
+
+void observe_reply_logs(struct node *node, struct http_exchange *exchange, const char *id)
+{
+	char path[NODE_PATH_MAX];
+	char team_id[64] = "";
+
+	if (history_find(node, id, path, team_id) < 0)
+		http_reply_error(exchange, 404, "there are no logs of sandbox '%s'", id);
+	else
+		reply_file(node, exchange, path, json_pack("{s:s}", "team_id", team_id));
+}
+
+void observe_reply_build_logs(struct node *node, struct http_exchange *exchange, const char *build_id)
+{
+	const struct template *template = template_find(node, build_id);
+	char path[NODE_PATH_MAX + 16];
+
+	/* A name has several builds. */
+	if (!template || strcmp(template->build_id, build_id) != 0 || template->ephemeral) {
+		http_reply_error(exchange, 404, "there is no build '%s'", build_id);
+		return;
+	}
+	(void)snprintf(path, sizeof(path), "%s/" BUILD_LOG, template->directory);
+	reply_file(node, exchange, path, json_pack("{s:s}", "build_id", build_id));
 }

@@ -13,3 +13,6 @@ void observe_start(struct node *node);
 void observe_reply_metrics(struct node *node, struct http_exchange *exchange, const char *id);
 void observe_reply_logs(struct node *node, struct http_exchange *exchange, const char *id);
 void observe_reply_latest(struct node *node, struct http_exchange *exchange);
+
+/* GET /v1/templates/ID/logs: what the build said as it was made, where that was kept. */
+void observe_reply_build_logs(struct node *node, struct http_exchange *exchange, const char *build_id);

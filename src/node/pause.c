@@ -17,7 +17,6 @@ struct saving {
 	node_done_fn *done;
 	void *context;
 	struct stack next; /* what the stack will be */
-	bool pause;        /* else a snapshot */
 	bool memory;       /* is kept, too */
 	char build_id[40];
 	bool ephemeral; /* it goes with the last sandbox that began from it */
@@ -32,12 +31,11 @@ static void finish(struct saving *saving, const struct error *err)
 {
 	struct sandbox *sandbox = saving->sandbox;
 
-	sandbox->busy = false;
-	sandbox->pausing = false;
+	sandbox_move(sandbox, SANDBOX_RUNNING);
 	saving->done(saving->context, err);
 	free(saving);
 	/* Its end may have come meanwhile, and could do nothing. */
-	if (sandbox->running)
+	if (sandbox->state == SANDBOX_RUNNING)
 		sandbox_start_deadline(sandbox);
 	take_up_resume(sandbox);
 }
@@ -61,7 +59,7 @@ static const struct template *need_template(struct saving *saving)
 	return template;
 }
 
-/* The answer to a step. False: it failed, or the sandbox has ended meanwhile; saving->failure says why. */
+/* The answer to a step. False: it failed, or the sandbox ends meanwhile; saving->failure says why. */
 static bool step_done(struct saving *saving, const char *what, int status, const char *data, size_t size,
                       const struct error *err)
 {
@@ -82,7 +80,8 @@ void sandbox_on_gone_on(int status, const char *data, size_t size, const struct 
 	struct sandbox *sandbox = context;
 	struct error failure;
 
-	if (!sandbox_answer_counts(sandbox) || status == 204)
+	/* Paused meanwhile: it stood still, or will be loaded anew. */
+	if (!sandbox_answer_counts(sandbox) || status == 204 || sandbox_is_paused(sandbox))
 		return;
 	monitor_refusal(&failure, "it does not go on", status, data, size, err);
 	log_error("sandbox %s: %s", sandbox->id, failure.message);
@@ -126,8 +125,7 @@ static void rest_from_now(struct saving *saving)
 	struct sandbox *sandbox = saving->sandbox;
 
 	sandbox->stack = saving->next;
-	sandbox->running = false;
-	sandbox->paused = true;
+	sandbox_move(sandbox, SANDBOX_RESTING);
 	(void)uv_timer_stop(&sandbox->deadline);
 	/* Told when the monitor has ended and its files are nobody's but ours. */
 	sandbox->on_created = saving->done;
@@ -168,7 +166,7 @@ static void on_saved(int status, const char *data, size_t size, const struct err
 
 	if (!step_done(saving, "save the machine", status, data, size, err))
 		give_up(saving);
-	else if (saving->pause)
+	else if (saving->sandbox->state == SANDBOX_PAUSING)
 		commit_pause(saving);
 	else
 		freeze(saving);
@@ -198,14 +196,16 @@ static void on_stopped(int status, const char *data, size_t size, const struct e
 	             stack_pause_request(&template->stack, &saving->sandbox->stack), on_saved);
 }
 
-static struct saving *begin(struct sandbox *sandbox, node_done_fn *done, void *context)
+/* `state`: what it is in from now on. NULL: it has been refused. */
+static struct saving *begin(struct sandbox *sandbox, enum sandbox_state state, node_done_fn *done,
+                            void *context)
 {
 	struct saving *saving;
 
-	if (sandbox->paused || sandbox->busy || !sandbox->running) {
+	if (sandbox->state != SANDBOX_RUNNING) {
 		refuse(done, context, 409,
-		       sandbox->paused ? "the sandbox is paused already"
-		                       : "the sandbox is changing its state");
+		       sandbox_is_paused(sandbox) ? "the sandbox is paused already"
+		                                  : "the sandbox is changing its state");
 		return NULL;
 	}
 	saving = calloc(1, sizeof(*saving));
@@ -214,7 +214,7 @@ static struct saving *begin(struct sandbox *sandbox, node_done_fn *done, void *c
 		return NULL;
 	}
 	*saving = (struct saving){ .sandbox = sandbox, .done = done, .context = context };
-	sandbox->busy = true;
+	sandbox_move(sandbox, state);
 	return saving;
 }
 
@@ -269,13 +269,11 @@ static void sync_guest(struct saving *saving)
 
 void sandbox_pause(struct sandbox *sandbox, bool memory, node_done_fn *done, void *context)
 {
-	struct saving *saving = begin(sandbox, done, context);
+	struct saving *saving = begin(sandbox, SANDBOX_PAUSING, done, context);
 
 	if (!saving)
 		return;
-	saving->pause = true;
 	saving->memory = memory;
-	sandbox->pausing = true;
 	if (memory)
 		stop_machine(saving);
 	else
@@ -298,11 +296,10 @@ void sandbox_rest(struct sandbox *sandbox)
 	char path[NODE_PATH_MAX];
 
 	/* Its machine ended before it could be used. */
-	if (sandbox->resuming) {
+	if (sandbox->state == SANDBOX_RESUMING) {
 		error_set(&err, EIO, "the machine ended while the sandbox was being resumed");
 		err.code = 500;
 	}
-	sandbox->resuming = false;
 	sandbox->starts++;
 	(void)uv_timer_stop(&sandbox->deadline);
 	sandbox_vsock_path(sandbox, path);
@@ -313,9 +310,8 @@ void sandbox_rest(struct sandbox *sandbox)
 	(void)stack_drop_top(path, &sandbox->stack, NULL);
 	monitor_release(sandbox->monitor);
 	sandbox->monitor = NULL;
-	sandbox->busy = false;
+	sandbox_move(sandbox, SANDBOX_PAUSED);
 	log_info("sandbox %s is paused", sandbox->id);
-	sandbox->pausing = false;
 	sandbox_report(sandbox, err.code ? &err : NULL);
 	take_up_resume(sandbox);
 }
@@ -326,53 +322,68 @@ void sandbox_resume(struct sandbox *sandbox, int64_t end_at_ms, node_done_fn *do
 {
 	struct error err = { 0 };
 
-	if (sandbox->busy && !sandbox->resuming && sandbox->pausing && !sandbox->on_rest) {
+	if ((sandbox->state == SANDBOX_PAUSING || sandbox->state == SANDBOX_RESTING) && !sandbox->on_rest) {
 		sandbox->on_rest = done;
 		sandbox->rest_context = context;
 		sandbox->rest_end_at_ms = end_at_ms;
 		return;
 	}
-	if (!sandbox->paused || sandbox->busy) {
+	if (sandbox->state != SANDBOX_PAUSED) {
 		refuse(done, context, 409,
-		       sandbox->busy ? "the sandbox is changing its state"
-		                     : "the sandbox is running already");
+		       sandbox->state == SANDBOX_RUNNING ? "the sandbox is running already"
+		                                         : "the sandbox is changing its state");
 		return;
 	}
-	sandbox->busy = true;
-	sandbox->resuming = true;
+	sandbox_move(sandbox, SANDBOX_RESUMING);
 	sandbox->end_at_ms = end_at_ms;
 	sandbox->on_created = done;
 	sandbox->create_context = context;
 	(void)sandbox_start_restore(sandbox, &err);
 }
 
+struct loading {
+	struct sandbox *sandbox;
+	unsigned start;
+};
+
 /* It is loaded, and stands still: its pause counts no more, then it goes on. */
-void sandbox_on_loaded(int status, const char *data, size_t size, const struct error *err, void *context)
+static void on_loaded(int status, const char *data, size_t size, const struct error *err, void *context)
 {
-	struct sandbox *sandbox = context;
+	struct loading loading = *(struct loading *)context;
+	struct sandbox *sandbox = loading.sandbox;
 	struct error failure = { 0 };
 
-	if (!sandbox_answer_counts(sandbox))
+	free(context);
+	if (!sandbox_start_answer_counts(sandbox, loading.start))
 		return;
-	if (status != 204) {
+	if (status != 204)
 		monitor_refusal(&failure, "restore", status, data, size, err);
-		failure.code = 500;
-		sandbox_fail_start(sandbox, &failure);
-		return;
-	}
-	if (journal_write(sandbox, sandbox->directory, &failure) < 0) {
+	if (status != 204 || journal_write(sandbox, SANDBOX_WAKING, sandbox->directory, &failure) < 0) {
 		failure.code = 500;
 		sandbox_fail_start(sandbox, &failure);
 		return;
 	}
 	journal_drop_pause(sandbox);
-	/* From one to the other without a moment in which it is neither, and whoever asks is told that it is
-	 * gone. */
-	sandbox->paused = false;
-	sandbox->resuming = false;
-	sandbox->running = true;
+	sandbox_move(sandbox, SANDBOX_WAKING);
 	sandbox->pending++;
 	monitor_set_state(sandbox->monitor, MONITOR_RESUMED, sandbox_on_machine_runs, sandbox);
+}
+
+void sandbox_start_load(struct sandbox *sandbox, json_t *request)
+{
+	struct loading *loading = malloc(sizeof(*loading));
+	struct error err = { 0 };
+
+	if (!loading) {
+		json_decref(request);
+		error_set(&err, ENOMEM, "out of memory");
+		err.code = 503;
+		sandbox_fail_start(sandbox, &err);
+		return;
+	}
+	*loading = (struct loading){ .sandbox = sandbox, .start = sandbox->starts };
+	sandbox->pending++;
+	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", request, on_loaded, loading);
 }
 
 /* --- snapshot --- */
@@ -382,14 +393,15 @@ static json_t *describe(const struct saving *saving, const struct template *temp
 {
 	const struct sandbox *sandbox = saving->sandbox;
 
-	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:I,s:s,s:s,s:s,s:O,s:b,s:b,s:i,s:i}", "boot_args",
+	return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:I,s:s,s:s,s:s,s:O,s:b,s:b,s:b,s:i,s:i}", "boot_args",
 	                 template->boot_args, "start_cmd", template->start_cmd, "name", saving->build_id,
 	                 "source", sandbox->id, "vcpu_count", (int)sandbox->vcpu_count, "memory_mib",
 	                 (int)sandbox->memory_mib, "disk_mib", (int)sandbox->disk_mib, "created_at_ms",
 	                 (json_int_t)time_wall_ms(), "default_user", template->default_user,
 	                 "default_workdir", template->default_workdir, "warm_cmd", "", "env_vars",
-	                 sandbox->env_vars, "snapshot", 1, "ephemeral", saving->ephemeral, "memory_layers",
-	                 (int)stack->memory_layers, "disk_layers", (int)stack->disk_layers);
+	                 sandbox->env_vars, "snapshot", 1, "network", template->network, "ephemeral",
+	                 saving->ephemeral, "memory_layers", (int)stack->memory_layers, "disk_layers",
+	                 (int)stack->disk_layers);
 }
 
 /* A directory with links to all that the snapshot consists of, put in place as a whole. */
@@ -401,13 +413,11 @@ static int make_template(struct saving *saving, const struct template *template,
 	cleanup_free char *text = NULL;
 	char disk[NODE_PATH_MAX];
 	char half[NODE_PATH_MAX];
-	char final[NODE_PATH_MAX];
 	char path[NODE_PATH_MAX + 32];
 	int ret;
 
 	sandbox_disk_directory(sandbox, disk);
 	(void)snprintf(half, sizeof(half), "%.180s/templates/.new-%s", sandbox->node->data, saving->build_id);
-	(void)snprintf(final, sizeof(final), "%.180s/templates/%s", sandbox->node->data, saving->build_id);
 	ret = file_make_directories(half, 0755, err);
 	if (ret == 0)
 		ret = stack_link(template->directory, &template->stack, disk, &saving->next, half, &stack,
@@ -418,21 +428,14 @@ static int make_template(struct saving *saving, const struct template *template,
 	if (ret == 0)
 		ret = text ? file_write_atomic(path, text, strlen(text), 0644, err)
 		           : error_errno(err, ENOMEM, "describe the snapshot");
-	if (ret == 0 && rename(half, final) < 0)
-		ret = error_errno(err, errno, "put the snapshot in place");
-	if (ret < 0) {
-		(void)file_remove_tree(half, NULL);
-		return ret;
-	}
 	/* A client will know its name; of a model nobody asks after a crash of the host. */
-	*strrchr(final, '/') = '\0';
-	if (!saving->ephemeral && file_sync_directory(final, err) < 0)
-		return -err->code;
-	if (!template_add(sandbox->node, saving->build_id, err))
-		return -err->code;
-	if (saving->ephemeral)
+	if (ret == 0 && !template_put(sandbox->node, half, saving->build_id, !saving->ephemeral, err))
+		ret = -err->code;
+	if (ret < 0)
+		(void)file_remove_tree(half, NULL);
+	else if (saving->ephemeral)
 		models_watch(sandbox->node);
-	return 0;
+	return ret;
 }
 
 static void on_goes_on(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -465,7 +468,7 @@ static void on_frozen(int status, const char *data, size_t size, const struct er
 		give_up(saving);
 		return;
 	}
-	if (saving->pause) {
+	if (sandbox->state == SANDBOX_PAUSING) {
 		commit_pause(saving);
 		return;
 	}
@@ -491,7 +494,7 @@ static void freeze(struct saving *saving)
 		return;
 	}
 	sandbox->stack = stack_frozen(&before);
-	if (journal_write(sandbox, sandbox->directory, &saving->failure) < 0) {
+	if (journal_write(sandbox, sandbox->state, sandbox->directory, &saving->failure) < 0) {
 		sandbox->stack = before;
 		saving->failure.code = 500;
 		give_up(saving);
@@ -505,7 +508,7 @@ static void freeze(struct saving *saving)
 void sandbox_snapshot(struct sandbox *sandbox, const char *build_id, bool ephemeral, node_done_fn *done,
                       void *context)
 {
-	struct saving *saving = begin(sandbox, done, context);
+	struct saving *saving = begin(sandbox, SANDBOX_COPYING, done, context);
 
 	if (!saving)
 		return;

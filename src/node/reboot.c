@@ -36,11 +36,7 @@ static void fail(struct reboot *reboot, const char *what, const char *why)
 /* An answer came. False: too late, and this is freed. */
 static bool answer_counts(struct reboot *reboot)
 {
-	const struct sandbox *sandbox = reboot->sandbox;
-	/* It may be freed by the first. */
-	bool current = sandbox->starts == reboot->start;
-
-	if (sandbox_answer_counts(reboot->sandbox) && current)
+	if (sandbox_start_answer_counts(reboot->sandbox, reboot->start))
 		return true;
 	free(reboot);
 	return false;
@@ -78,17 +74,13 @@ static int commit(struct sandbox *sandbox, struct error *err)
 	sandbox->stack.void_top = false;
 	/* Its time begins now: a boot is no matter of milliseconds. */
 	sandbox->end_at_ms += (time_monotonic_us() - sandbox->started_us) / 1000;
-	sandbox->running = true;
-	if (journal_write(sandbox, sandbox->directory, err) < 0) {
-		sandbox->running = false;
+	if (journal_write(sandbox, SANDBOX_RUNNING, sandbox->directory, err) < 0) {
 		sandbox->stack = before;
 		sandbox->end_at_ms = end_before;
 		return -err->code;
 	}
 	journal_drop_pause(sandbox);
-	sandbox->paused = false;
-	sandbox->resuming = false;
-	sandbox->busy = false;
+	sandbox_move(sandbox, SANDBOX_RUNNING);
 	return 0;
 }
 
@@ -144,6 +136,7 @@ static json_t *next_request(struct reboot *reboot, const struct template *templa
 		.inside = TEMPLATE_INSIDE,
 		.initrd = template->initrd,
 		.emulated = sandbox->node->emulated,
+		.network = template->network && network_has_taps(sandbox->node->network),
 		.args = template->boot_args,
 		.drive = drive,
 	};

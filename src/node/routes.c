@@ -8,6 +8,7 @@
 #include "node/node.h"
 #include "node/observe.h"
 #include "node/sandbox.h"
+#include "volume/volume.h"
 
 #define BODY_LIMIT (4 * 1024 * 1024)
 
@@ -58,6 +59,37 @@ static void on_created(void *context, const struct error *err)
 	free(creation);
 }
 
+static int read_volume_mounts(const json_t *body, json_t **ret, struct error *err)
+{
+	int result = json_read_array(body, "volume_mounts", JSON_OPTIONAL, ret, err);
+
+	if (result == 0 && json_array_size(*ret) > VOLUME_MOUNTS_MAX)
+		result = error_set(err, EINVAL, "volume_mounts: more than %d", VOLUME_MOUNTS_MAX);
+	for (size_t i = 0; result == 0 && i < json_array_size(*ret); i++) {
+		const json_t *mount = json_array_get(*ret, i);
+		const char *id = "";
+		const char *path = "";
+
+		if (!json_is_object(mount))
+			return error_set(err, EINVAL, "volume_mounts: an entry is no object");
+		result = json_read_string(mount, "volume_id", JSON_REQUIRED, &id, err);
+		if (result == 0)
+			result = json_read_string(mount, "path", JSON_REQUIRED, &path, err);
+		if (result < 0)
+			return error_wrap(err, "volume_mounts");
+		if (!*id || strlen(id) > VOLUME_ID_MAX)
+			result = error_set(err, EINVAL, "volume_mounts: '%.80s' is no id of a volume", id);
+		if (result == 0 &&
+		    (strlen(path) > VOLUME_MOUNT_PATH_MAX || !file_path_is_plain(path) || !path[1]))
+			result =
+			        error_set(err, EINVAL,
+			                  "volume_mounts: '%.200s' is no absolute, normalised path below the "
+			                  "root",
+			                  path);
+	}
+	return result;
+}
+
 static int read_create(const json_t *body, struct sandbox_request *request, struct error *err)
 {
 	int ret = json_read_string(body, "template", JSON_REQUIRED, &request->template, err);
@@ -87,10 +119,15 @@ static int read_create(const json_t *body, struct sandbox_request *request, stru
 	if (ret == 0)
 		ret = json_read_bool(body, "auto_pause_memory", JSON_OPTIONAL, &request->auto_pause_memory,
 		                     err);
+	request->internet = true;
+	if (ret == 0)
+		ret = json_read_bool(body, "internet", JSON_OPTIONAL, &request->internet, err);
 	if (ret == 0)
 		ret = json_read_string_map(body, "metadata", JSON_OPTIONAL, &request->metadata, err);
 	if (ret == 0)
 		ret = json_read_string_map(body, "env_vars", JSON_OPTIONAL, &request->env_vars, err);
+	if (ret == 0)
+		ret = read_volume_mounts(body, &request->volume_mounts, err);
 	return ret;
 }
 
@@ -121,7 +158,7 @@ static void list_sandboxes(struct node *node, struct http_exchange *exchange)
 	list_for_each (link, &node->sandboxes) {
 		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		if (sandbox->running || sandbox->paused)
+		if (sandbox_is_known(sandbox))
 			(void)json_array_append_new(list, sandbox_json(sandbox));
 	}
 	http_reply_json(exchange, 200, list);
@@ -248,7 +285,7 @@ static void resume_sandbox(struct sandbox *sandbox, struct http_exchange *exchan
 		http_reply_error(exchange, 400, "%s", err.message);
 		return;
 	}
-	if (!boot && sandbox->paused && sandbox->stack.fresh) {
+	if (!boot && sandbox_is_paused(sandbox) && sandbox->stack.fresh) {
 		http_reply_error(exchange, 412, "the sandbox has no memory: it would be booted");
 		return;
 	}
@@ -300,6 +337,21 @@ static void put_deadline(struct sandbox *sandbox, struct http_exchange *exchange
 		http_reply_error(exchange, 500, "%s", err.message);
 	else
 		http_reply_empty(exchange, 204);
+}
+
+static void put_network(struct sandbox *sandbox, struct http_exchange *exchange, const json_t *body)
+{
+	struct error err = { 0 };
+	struct change *change;
+	bool internet = false;
+
+	if (json_read_bool(body, "internet", JSON_REQUIRED, &internet, &err) < 0) {
+		http_reply_error(exchange, 400, "%s", err.message);
+		return;
+	}
+	change = change_new(sandbox, exchange, 204);
+	if (change)
+		sandbox_set_internet(sandbox, internet, on_changed, change);
 }
 
 /* --- templates --- */
@@ -359,7 +411,7 @@ static unsigned count_users(const struct node *node, const struct template *temp
 	list_for_each (link, &node->sandboxes) {
 		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		count += !sandbox->spare && strcmp(sandbox->build_id, template->build_id) == 0;
+		count += !sandbox_is_spare(sandbox) && strcmp(sandbox->build_id, template->build_id) == 0;
 	}
 	return count;
 }
@@ -413,9 +465,10 @@ static void send_line(struct http_exchange *exchange, json_t *message)
 		http_reply_write(exchange, line.data, line.size);
 }
 
-static void on_step(void *context, const char *message, int64_t elapsed_ms)
+static void on_step(void *context, const char *step, const char *message, int64_t elapsed_ms)
 {
-	send_line(context, json_pack("{s:s,s:I}", "message", message, "elapsed_ms", (json_int_t)elapsed_ms));
+	send_line(context, json_pack("{s:s,s:s,s:I}", "step", step, "message", message, "elapsed_ms",
+	                             (json_int_t)elapsed_ms));
 }
 
 static void on_build_done(void *context, const struct template *template, const struct error *err)
@@ -509,9 +562,9 @@ static void reply_figures(const struct node *node, struct http_exchange *exchang
 	list_for_each (link, &node->sandboxes) {
 		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		running += sandbox->running;
-		paused += sandbox->paused;
-		spare += sandbox->spare && sandbox->warm;
+		running += sandbox_is_running(sandbox);
+		paused += sandbox_is_paused(sandbox);
+		spare += sandbox->state == SANDBOX_SPARE;
 	}
 	list_for_each (link, &node->templates)
 		templates += !list_entry(link, struct template, link)->snapshot;
@@ -549,6 +602,8 @@ static void route_sandbox(struct node *node, struct http_exchange *exchange, con
 		http_reply_json(exchange, 200, sandbox_json(sandbox));
 	else if (strcmp(method, "DELETE") == 0 && !*rest)
 		delete_sandbox(sandbox, exchange);
+	else if (strcmp(method, "PUT") == 0 && strcmp(rest, "/network") == 0)
+		put_network(sandbox, exchange, body);
 	else if (strcmp(method, "PUT") == 0 && strcmp(rest, "/deadline") == 0)
 		put_deadline(sandbox, exchange, body);
 	else if (strcmp(method, "POST") == 0 && strcmp(rest, "/pause") == 0)
@@ -557,6 +612,25 @@ static void route_sandbox(struct node *node, struct http_exchange *exchange, con
 		resume_sandbox(sandbox, exchange, body);
 	else if (strcmp(method, "POST") == 0 && strcmp(rest, "/snapshot") == 0)
 		snapshot_sandbox(sandbox, exchange, body);
+	else
+		http_reply_error(exchange, 404, "no such request: %s %s", method,
+		                 http_request_path(exchange));
+}
+
+static void route_template(struct node *node, struct http_exchange *exchange, const char *rest)
+{
+	const char *method = http_request_method(exchange);
+	const char *slash = strchr(rest, '/');
+	bool get = strcmp(method, "GET") == 0;
+	char id[64];
+
+	(void)snprintf(id, sizeof(id), "%.*s", (int)strcspn(rest, "/"), rest);
+	if (get && slash && strcmp(slash, "/logs") == 0)
+		observe_reply_build_logs(node, exchange, id);
+	else if (get)
+		list_builds(node, exchange, rest);
+	else if (strcmp(method, "DELETE") == 0)
+		delete_template(node, exchange, rest);
 	else
 		http_reply_error(exchange, 404, "no such request: %s %s", method,
 		                 http_request_path(exchange));
@@ -592,10 +666,8 @@ static void on_body(struct http_exchange *exchange, const char *data, size_t siz
 		list_templates(node, exchange);
 	else if (post && strcmp(path, "/v1/templates") == 0)
 		create_template(node, exchange, body);
-	else if (get && strncmp(path, "/v1/templates/", 14) == 0)
-		list_builds(node, exchange, path + 14);
-	else if (strcmp(method, "DELETE") == 0 && strncmp(path, "/v1/templates/", 14) == 0)
-		delete_template(node, exchange, path + 14);
+	else if (strncmp(path, "/v1/templates/", 14) == 0)
+		route_template(node, exchange, path + 14);
 	else if (strncmp(path, "/v1/sandboxes/", 14) == 0)
 		route_sandbox(node, exchange, path + 14, body);
 	else

@@ -34,25 +34,33 @@ static void on_deadline_closed(uv_handle_t *handle)
 	history_close(sandbox->history);
 	json_decref(sandbox->metadata);
 	json_decref(sandbox->env_vars);
+	json_decref(sandbox->volume_mounts);
 	free(sandbox->access_token);
 	free(sandbox);
 }
 
-/* Free it when it is buried and nothing points to it any more. */
+/* Free it when it is gone and nothing points to it any more. */
 static void free_if_done(struct sandbox *sandbox)
 {
-	if (sandbox->buried && sandbox->pending == 0)
+	if (sandbox->state == SANDBOX_GONE && sandbox->pending == 0)
 		uv_close((uv_handle_t *)&sandbox->deadline, on_deadline_closed);
 }
 
-/* An answer came. False: too late, and the sandbox may be gone. */
 bool sandbox_answer_counts(struct sandbox *sandbox)
 {
-	bool counts = !sandbox->buried;
+	bool counts = !sandbox_is_over(sandbox);
 
 	sandbox->pending--;
 	free_if_done(sandbox);
 	return counts;
+}
+
+bool sandbox_start_answer_counts(struct sandbox *sandbox, unsigned start)
+{
+	/* It may be freed by the second. */
+	bool current = sandbox->starts == start;
+
+	return sandbox_answer_counts(sandbox) && current;
 }
 
 void sandbox_disk_directory(const struct sandbox *sandbox, char path[NODE_PATH_MAX])
@@ -102,7 +110,7 @@ static void bury(struct sandbox *sandbox)
 	}
 	monitor_release(sandbox->monitor);
 	(void)uv_timer_stop(&sandbox->deadline);
-	sandbox->buried = true;
+	sandbox_move(sandbox, SANDBOX_GONE);
 	free_if_done(sandbox);
 }
 
@@ -112,7 +120,7 @@ static void note_spare(const struct sandbox *sandbox, bool warm)
 	struct template *template = template_find(sandbox->node, sandbox->build_id);
 	unsigned doublings;
 
-	if (!template || (sandbox->warm && !warm))
+	if (!template)
 		return;
 	template->warm_failures = warm ? 0 : template->warm_failures + 1;
 	doublings = template->warm_failures < WARM_DOUBLINGS ? template->warm_failures : WARM_DOUBLINGS;
@@ -123,39 +131,44 @@ static void on_monitor_end(struct monitor *monitor, void *context)
 {
 	struct sandbox *sandbox = context;
 
-	if (sandbox->on_created && (!sandbox->paused || sandbox->resuming))
+	if (sandbox->on_created && sandbox->state != SANDBOX_RESTING)
 		monitor_log_tail(monitor);
-	if (sandbox->paused) {
+	if (sandbox_is_paused(sandbox)) {
 		sandbox_rest(sandbox);
 		return;
 	}
 	log_info("sandbox %s has ended", sandbox->id);
-	if (sandbox->spare) {
-		note_spare(sandbox, false);
+	if (sandbox_is_spare(sandbox)) {
+		if (sandbox->state != SANDBOX_SPARE)
+			note_spare(sandbox, false);
 		sandboxes_warm_up(sandbox->node);
 	}
 	bury(sandbox);
+}
+
+/* It is to end: from now on nobody finds it, and its machine's answers count no more. */
+static void end(struct sandbox *sandbox)
+{
+	if (!sandbox_is_over(sandbox))
+		sandbox_move(sandbox, sandbox_is_spare(sandbox) ? SANDBOX_DISCARDED : SANDBOX_ENDING);
+	(void)uv_timer_stop(&sandbox->deadline);
+	if (sandbox->monitor)
+		monitor_kill(sandbox->monitor);
+	else
+		bury(sandbox);
 }
 
 void sandbox_kill(struct sandbox *sandbox, node_done_fn *done, void *context)
 {
 	struct killer *killer = calloc(1, sizeof(*killer));
 
-	/* From now on nobody finds it. */
-	sandbox->running = false;
-	sandbox->paused = false;
-	sandbox->resuming = false;
-	sandbox->starts++;
 	if (killer) {
 		*killer = (struct killer){ .done = done, .context = context };
 		list_append(&sandbox->killers, &killer->link);
 	}
 	if (!killer)
 		done(context, NULL);
-	if (sandbox->monitor)
-		monitor_kill(sandbox->monitor);
-	else
-		bury(sandbox);
+	end(sandbox);
 }
 
 static void ignore_done(void *context, const struct error *err)
@@ -213,10 +226,10 @@ int sandbox_set_end(struct sandbox *sandbox, int64_t end_at_ms, struct error *er
 	int64_t before = sandbox->end_at_ms;
 	int ret;
 
-	if (sandbox->paused)
+	if (sandbox_is_paused(sandbox))
 		return error_set(err, EINVAL, "the sandbox is paused");
 	sandbox->end_at_ms = end_at_ms;
-	ret = journal_write(sandbox, sandbox->directory, err);
+	ret = journal_write(sandbox, sandbox->state, sandbox->directory, err);
 	if (ret < 0)
 		sandbox->end_at_ms = before;
 	else
@@ -229,14 +242,16 @@ int sandbox_set_end(struct sandbox *sandbox, int64_t end_at_ms, struct error *er
 void sandbox_fail_start(struct sandbox *sandbox, const struct error *err)
 {
 	log_error("start %s: %s", sandbox->id, err->message);
-	/* Until its pause has been given up, that is what it goes back to. */
-	sandbox->paused = sandbox->resuming;
-	sandbox->resuming = false;
 	sandbox_report(sandbox, err);
-	if (sandbox->monitor)
+	/* Until its pause has been given up, that is what it goes back to. */
+	if (sandbox->state != SANDBOX_RESUMING) {
+		end(sandbox);
+	} else if (sandbox->monitor) {
+		sandbox_move(sandbox, SANDBOX_RELAPSING);
 		monitor_kill(sandbox->monitor);
-	else
-		sandbox->busy = false;
+	} else {
+		sandbox_move(sandbox, SANDBOX_PAUSED);
+	}
 }
 
 static void on_warm(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -248,11 +263,12 @@ static void on_warm(int status, const char *data, size_t size, const struct erro
 	(void)err;
 	if (!sandbox_answer_counts(sandbox))
 		return;
-	sandbox->warm = status == 204;
-	if (sandbox->warm)
+	if (status == 204) {
+		sandbox_move(sandbox, SANDBOX_SPARE);
 		note_spare(sandbox, true);
-	else
-		monitor_kill(sandbox->monitor);
+	} else {
+		end(sandbox);
+	}
 	sandboxes_warm_up(sandbox->node);
 }
 
@@ -333,18 +349,16 @@ static void on_agent_ready(void *context, const struct error *err)
 		sandbox_fail_start(sandbox, &failure);
 		return;
 	}
-	if (sandbox->spare) {
+	if (sandbox->state == SANDBOX_REHEARSING) {
 		rehearse(sandbox);
 		return;
 	}
-	sandbox->running = true;
-	sandbox->busy = false;
-	if (journal_write(sandbox, sandbox->directory, &failure) < 0) {
+	if (journal_write(sandbox, SANDBOX_RUNNING, sandbox->directory, &failure) < 0) {
 		failure.code = 500;
-		sandbox->running = false;
 		sandbox_fail_start(sandbox, &failure);
 		return;
 	}
+	sandbox_move(sandbox, SANDBOX_RUNNING);
 	sandbox_start_deadline(sandbox);
 	sandbox_report(sandbox, NULL);
 }
@@ -358,7 +372,8 @@ void sandbox_introduce(struct sandbox *sandbox, node_done_fn *done, void *contex
 		                           .access_token = sandbox->access_token,
 		                           .default_user = template ? template->default_user : NULL,
 		                           .default_workdir = template ? template->default_workdir : NULL,
-		                           .env_vars = sandbox->env_vars };
+		                           .env_vars = sandbox->env_vars,
+		                           .volume_mounts = sandbox->volume_mounts };
 	char vsock[NODE_PATH_MAX];
 
 	sandbox_vsock_path(sandbox, vsock);
@@ -399,7 +414,7 @@ static int show_files(const struct sandbox *sandbox, const struct template *temp
 static int take_directory(struct sandbox *sandbox, struct error *err)
 {
 	char disk[NODE_PATH_MAX];
-	int ret = journal_write(sandbox, sandbox->monitor->directory, err);
+	int ret = journal_write(sandbox, sandbox->state, sandbox->monitor->directory, err);
 
 	if (ret < 0)
 		return ret;
@@ -419,28 +434,57 @@ static int take_directory(struct sandbox *sandbox, struct error *err)
 	return 0;
 }
 
-static void load(struct sandbox *sandbox)
+/* The template that it begins from. NULL with `err`. */
+static struct template *find_template(const struct sandbox *sandbox, struct error *err)
 {
 	struct template *template = template_find(sandbox->node, sandbox->build_id);
-	struct error err = { 0 };
 
 	if (!template)
-		error_set(&err, ENOENT, "the template is gone");
-	if (err.code || take_directory(sandbox, &err) < 0 || show_files(sandbox, template, &err) < 0) {
-		err.code = 500;
-		sandbox_fail_start(sandbox, &err);
+		error_set(err, ENOENT, "the template is gone");
+	return template;
+}
+
+static void fail_load(struct sandbox *sandbox, struct error *err)
+{
+	err->code = 500;
+	sandbox_fail_start(sandbox, err);
+}
+
+static void load_machine(struct sandbox *sandbox)
+{
+	bool resuming = sandbox->state == SANDBOX_RESUMING;
+	struct error err = { 0 };
+	struct template *template = find_template(sandbox, &err);
+	json_t *request;
+
+	if (!template) {
+		fail_load(sandbox, &err);
 		return;
 	}
 	if (sandbox->stack.fresh) {
 		sandbox_start_reboot(sandbox, template);
 		return;
 	}
+	request = stack_load_request(&template->stack, &sandbox->stack,
+	                             template->has_working_set && !sandbox->stack.pauses, !resuming);
+	if (resuming) {
+		sandbox_start_load(sandbox, request);
+		return;
+	}
 	sandbox->pending++;
-	monitor_call(sandbox->monitor, "PUT", "/snapshot/load",
-	             stack_load_request(&template->stack, &sandbox->stack,
-	                                template->has_working_set && !sandbox->stack.pauses,
-	                                !sandbox->resuming),
-	             sandbox->resuming ? sandbox_on_loaded : sandbox_on_machine_runs, sandbox);
+	monitor_call(sandbox->monitor, "PUT", "/snapshot/load", request, sandbox_on_machine_runs, sandbox);
+}
+
+static void load(struct sandbox *sandbox)
+{
+	struct error err = { 0 };
+	struct template *template = find_template(sandbox, &err);
+
+	if (!template || take_directory(sandbox, &err) < 0 || show_files(sandbox, template, &err) < 0) {
+		fail_load(sandbox, &err);
+		return;
+	}
+	sandbox_set_reach(sandbox, load_machine);
 }
 
 /* No shell was ready: wait for the monitor that was started for this one. */
@@ -476,13 +520,14 @@ static void copy_text(char *to, size_t size, const char *text)
 	(void)snprintf(to, size, "%s", text ? text : "");
 }
 
-static struct sandbox *sandbox_new(struct node *node)
+static struct sandbox *sandbox_new(struct node *node, enum sandbox_state state)
 {
 	struct sandbox *sandbox = calloc(1, sizeof(*sandbox));
 
 	if (!sandbox)
 		return NULL;
 	sandbox->node = node;
+	sandbox->state = state;
 	list_init(&sandbox->killers);
 	(void)uv_timer_init(node->loop, &sandbox->deadline);
 	sandbox->deadline.data = sandbox;
@@ -509,8 +554,12 @@ static void fill(struct sandbox *sandbox, const struct sandbox_request *request,
 	sandbox->env_vars = json_deep_copy(template->env_vars);
 	if (request->env_vars)
 		(void)json_object_update(sandbox->env_vars, request->env_vars);
+	/* (A spare one has none yet.) */
+	if (json_array_size(request->volume_mounts))
+		sandbox->volume_mounts = json_deep_copy(request->volume_mounts);
 	sandbox->started_at_ms = time_wall_ms();
 	sandbox->end_at_ms = request->end_at_ms;
+	sandbox->internet = request->internet;
 	sandbox->auto_pause = request->auto_pause;
 	sandbox->auto_pause_memory = request->auto_pause_memory;
 	sandbox->vcpu_count = template->vcpu_count;
@@ -533,7 +582,7 @@ int sandbox_start_restore(struct sandbox *sandbox, struct error *err)
 		err->code = 503;
 		monitor_release(sandbox->monitor);
 		sandbox->monitor = NULL;
-		if (sandbox->resuming) {
+		if (sandbox->state == SANDBOX_RESUMING) {
 			sandbox_fail_start(sandbox, err);
 			return -EAGAIN;
 		}
@@ -553,7 +602,7 @@ static struct sandbox *find_spare(struct node *node, const struct template *temp
 	list_for_each (link, &node->sandboxes) {
 		struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		if (sandbox->warm && strcmp(sandbox->build_id, template->build_id) == 0)
+		if (sandbox->state == SANDBOX_SPARE && strcmp(sandbox->build_id, template->build_id) == 0)
 			return sandbox;
 	}
 	return NULL;
@@ -567,13 +616,19 @@ static int move_directories(struct sandbox *sandbox, const char *disk_before, st
 	(void)snprintf(before, sizeof(before), "%s", sandbox->directory);
 	set_directory(sandbox);
 	sandbox_disk_directory(sandbox, disk);
-	if (journal_write(sandbox, before, err) < 0)
+	if (journal_write(sandbox, sandbox->state, before, err) < 0)
 		return -err->code;
 	if (rename(disk_before, disk) < 0 || rename(before, sandbox->directory) < 0)
 		return error_errno(err, errno, "make %s", sandbox->directory);
 	(void)snprintf(sandbox->monitor->directory, sizeof(sandbox->monitor->directory), "%s",
 	               sandbox->directory);
 	return 0;
+}
+
+static void let_run(struct sandbox *sandbox)
+{
+	sandbox->pending++;
+	monitor_set_state(sandbox->monitor, MONITOR_RESUMED, sandbox_on_machine_runs, sandbox);
 }
 
 /* A spare one becomes somebody's: the journal says whose before its directories say so, and it runs on after
@@ -590,28 +645,27 @@ static void assign(struct sandbox *sandbox, const struct sandbox_request *reques
 	http_client_forget(sandbox->node->client, vsock);
 	json_decref(sandbox->metadata);
 	json_decref(sandbox->env_vars);
-	sandbox->spare = false;
-	sandbox->warm = false;
+	sandbox_move(sandbox, SANDBOX_STARTING);
 	fill(sandbox, request, template);
 	if (move_directories(sandbox, disk_before, &err) < 0) {
 		err.code = 500;
 		sandbox_fail_start(sandbox, &err);
 		return;
 	}
-	sandbox->pending++;
-	monitor_set_state(sandbox->monitor, MONITOR_RESUMED, sandbox_on_machine_runs, sandbox);
+	sandbox_set_reach(sandbox, let_run);
 	sandboxes_warm_up(sandbox->node);
 }
 
 static void make_spare(struct node *node, const struct template *template)
 {
-	const struct sandbox_request request = { .template_id = template->name, .auto_pause_memory = true };
-	struct sandbox *sandbox = sandbox_new(node);
+	const struct sandbox_request request = { .template_id = template->name,
+		                                 .auto_pause_memory = true,
+		                                 .internet = true };
+	struct sandbox *sandbox = sandbox_new(node, SANDBOX_REHEARSING);
 	struct error err = { 0 };
 
 	if (!sandbox)
 		return;
-	sandbox->spare = true;
 	fill(sandbox, &request, template);
 	set_directory(sandbox);
 	(void)sandbox_start_restore(sandbox, &err);
@@ -624,8 +678,8 @@ static unsigned count_spare(const struct node *node, const char *build_id, bool 
 	list_for_each (link, &node->sandboxes) {
 		const struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		*ret_busy |= sandbox->spare && !sandbox->warm;
-		count += sandbox->spare && strcmp(sandbox->build_id, build_id) == 0;
+		*ret_busy |= sandbox_is_spare(sandbox) && sandbox->state != SANDBOX_SPARE;
+		count += sandbox_is_spare(sandbox) && strcmp(sandbox->build_id, build_id) == 0;
 	}
 	return count;
 }
@@ -637,10 +691,9 @@ static void drop_outdated(struct node *node)
 		struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 		struct template *current = template_find(node, sandbox->template_name);
 
-		if (sandbox->warm && (!current || strcmp(current->build_id, sandbox->build_id) != 0)) {
-			sandbox->warm = false;
-			monitor_kill(sandbox->monitor);
-		}
+		if (sandbox->state == SANDBOX_SPARE &&
+		    (!current || strcmp(current->build_id, sandbox->build_id) != 0))
+			end(sandbox);
 	}
 }
 
@@ -686,7 +739,7 @@ struct sandbox *sandbox_create(struct node *node, const struct sandbox_request *
 {
 	struct template *template = template_find(node, request->template);
 	struct sandbox *spare = template ? find_spare(node, template) : NULL;
-	struct sandbox *sandbox = spare || !template ? spare : sandbox_new(node);
+	struct sandbox *sandbox = spare || !template ? spare : sandbox_new(node, SANDBOX_STARTING);
 	struct error err = { 0 };
 
 	if (!sandbox) {
@@ -713,7 +766,7 @@ struct sandbox *sandbox_find(struct node *node, const char *id)
 	list_for_each (link, &node->sandboxes) {
 		struct sandbox *sandbox = list_entry(link, struct sandbox, link);
 
-		if ((sandbox->running || sandbox->paused) && strcmp(sandbox->id, id) == 0)
+		if (sandbox_is_known(sandbox) && strcmp(sandbox->id, id) == 0)
 			return sandbox;
 	}
 	return NULL;
@@ -721,42 +774,42 @@ struct sandbox *sandbox_find(struct node *node, const char *id)
 
 json_t *sandbox_json(const struct sandbox *sandbox)
 {
+	bool paused = sandbox_is_paused(sandbox);
 	char vsock[NODE_PATH_MAX] = "";
 
-	if (!sandbox->paused)
+	if (!paused)
 		sandbox_vsock_path(sandbox, vsock);
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:I,s:I,s:i,s:i,s:i,s:O,s:s,s:i}",
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:b,s:I,s:I,s:i,s:i,s:i,s:O,s:s,s:i,s:O*}",
 	                 "sandbox_id", sandbox->id, "template", sandbox->template_name, "build_id",
 	                 sandbox->build_id, "template_id", sandbox->template_id, "team_id", sandbox->team_id,
-	                 "alias", sandbox->alias, "state", sandbox->paused ? "paused" : "running",
-	                 "auto_pause", sandbox->auto_pause, "auto_pause_memory", sandbox->auto_pause_memory,
-	                 "memory", !sandbox->paused || !sandbox->stack.fresh, "started_at_ms",
+	                 "alias", sandbox->alias, "state", paused ? "paused" : "running", "auto_pause",
+	                 sandbox->auto_pause, "auto_pause_memory", sandbox->auto_pause_memory, "internet",
+	                 sandbox->internet, "memory", !paused || !sandbox->stack.fresh, "started_at_ms",
 	                 (json_int_t)sandbox->started_at_ms, "end_at_ms", (json_int_t)sandbox->end_at_ms,
 	                 "vcpu_count", (int)sandbox->vcpu_count, "memory_mib", (int)sandbox->memory_mib,
 	                 "disk_mib", (int)sandbox->disk_mib, "metadata", sandbox->metadata, "vsock_path",
-	                 vsock, "pid", sandbox->monitor ? (int)sandbox->monitor->pid : 0);
+	                 vsock, "pid", sandbox->monitor ? (int)sandbox->monitor->pid : 0, "volume_mounts",
+	                 sandbox->volume_mounts);
 }
 
 /* --- adoption --- */
 
-/* It may have been stopped in the middle of a pause or a snapshot that was not to be: it goes on. */
+/* It may have been stopped in the middle of a pause or a snapshot that was not to be: it goes on. One that
+ * was waking, whose pause counts no more, is told who it is first. */
 static void go_on(struct sandbox *sandbox)
 {
-	bool known = sandbox->running;
-
-	/* One whose pause was given up runs, from this moment on: there is nothing else that it could be. */
-	sandbox->running |= sandbox->resuming;
-	sandbox->resuming = false;
 	log_info("sandbox %s taken up again", sandbox->id);
+	sandbox_adopt_reach(sandbox);
 	sandbox->pending++;
 	monitor_set_state(sandbox->monitor, MONITOR_RESUMED,
-	                  known ? sandbox_on_gone_on : sandbox_on_machine_runs, sandbox);
+	                  sandbox->state == SANDBOX_RUNNING ? sandbox_on_gone_on : sandbox_on_machine_runs,
+	                  sandbox);
 	sandbox_start_deadline(sandbox);
 }
 
 static void adopt(struct node *node, const char *name)
 {
-	struct sandbox *sandbox = sandbox_new(node);
+	struct sandbox *sandbox = sandbox_new(node, SANDBOX_STARTING);
 	struct monitor *monitor = calloc(1, sizeof(*monitor));
 	struct error err = { 0 };
 	uint64_t start_time = 0;
@@ -781,8 +834,8 @@ static void adopt(struct node *node, const char *name)
 	}
 	monitor_on_end(monitor, on_monitor_end, sandbox);
 	/* Its create was never answered: nobody knows it. */
-	if (!sandbox->running && !sandbox->resuming)
-		monitor_kill(monitor);
+	if (sandbox->state == SANDBOX_STARTING)
+		end(sandbox);
 	else
 		go_on(sandbox);
 }
@@ -790,7 +843,7 @@ static void adopt(struct node *node, const char *name)
 /* Its pause counts: what else there is of it, a monitor that was about to end or had only begun, ends. */
 static void adopt_paused(struct node *node, const char *name)
 {
-	struct sandbox *sandbox = sandbox_new(node);
+	struct sandbox *sandbox = sandbox_new(node, SANDBOX_PAUSED);
 	struct error err = { 0 };
 	char disk[NODE_PATH_MAX];
 
@@ -815,7 +868,6 @@ static void adopt_paused(struct node *node, const char *name)
 	sandbox_disk_directory(sandbox, disk);
 	stack_clean(disk, &sandbox->stack);
 	(void)stack_drop_top(disk, &sandbox->stack, &err);
-	sandbox->paused = true;
 	log_info("sandbox %s is paused", sandbox->id);
 }
 
@@ -869,6 +921,6 @@ int sandboxes_adopt(struct node *node, struct error *err)
 		ret = for_each_entry(live, node, adopt, err);
 	if (ret == 0)
 		ret = for_each_entry(disks, node, drop_orphan_disk, err);
-	models_drop_unused(node);
+	models_start(node);
 	return ret;
 }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "node/monitor.h"
+#include "node/sandbox_state.h"
 #include "node/stack.h"
 #include "node/template.h"
 
@@ -18,21 +19,17 @@ struct sandbox {
 	struct list link;
 	struct node *node;
 	struct monitor *monitor;
-	bool running;          /* known to clients, and its machine is there */
-	bool paused;           /* known to clients, and only its files are there */
-	bool pausing;          /* busy with that */
-	bool busy;             /* on its way from one to the other, or being saved */
-	bool resuming;         /* from its pause, which still counts */
-	node_done_fn *on_rest; /* a resume that came while it was on its way to its pause */
+	enum sandbox_state state; /* for reading: see there */
+	node_done_fn *on_rest;    /* a resume that came while it was on its way to its pause */
 	void *rest_context;
 	int64_t rest_end_at_ms;
+	bool internet;          /* it may reach that */
+	bool switching;         /* between that and not */
 	bool auto_pause;        /* at its end, instead of a kill */
 	bool auto_pause_memory; /* that keeps the memory too */
 	unsigned starts;        /* of its machine: answers to an earlier one count no more */
 	int64_t started_us;     /* monotonic: when the last of them was asked for */
 	struct stack stack;     /* its own part of memory and disk */
-	bool spare;             /* nobody's yet: restored in advance, and ... */
-	bool warm;              /* ... paused, having touched what it needs to start */
 	char id[64];
 	char build_id[40];
 	char template_name[128];
@@ -42,6 +39,7 @@ struct sandbox {
 	char *access_token; /* NULL: none */
 	json_t *metadata;
 	json_t *env_vars;
+	json_t *volume_mounts; /* [{"volume_id","path"}]; NULL: none */
 	int64_t started_at_ms;
 	int64_t end_at_ms;
 	unsigned vcpu_count;
@@ -57,7 +55,6 @@ struct sandbox {
 	void *create_context;
 	struct list killers; /* who waits for its end */
 	unsigned pending;    /* answers that are still to come: it is not freed before */
-	bool buried;
 };
 
 /* What a create asks for. Strings and objects are borrowed during the call. */
@@ -70,9 +67,11 @@ struct sandbox_request {
 	const char *access_token; /* NULL: none */
 	json_t *metadata;
 	json_t *env_vars;
+	json_t *volume_mounts; /* NULL: none */
 	int64_t end_at_ms;
 	bool auto_pause;
 	bool auto_pause_memory;
+	bool internet;
 };
 
 /*
@@ -99,6 +98,10 @@ void sandbox_pause(struct sandbox *sandbox, bool memory, node_done_fn *done, voi
 void sandbox_resume(struct sandbox *sandbox, int64_t end_at_ms, node_done_fn *done, void *context);
 void sandbox_snapshot(struct sandbox *sandbox, const char *build_id, bool ephemeral, node_done_fn *done,
                       void *context);
+
+/* Let it reach the internet, or nothing: what is under way ends. `done` as for sandbox_create (409 as there).
+ */
+void sandbox_set_internet(struct sandbox *sandbox, bool internet, node_done_fn *done, void *context);
 
 /* One that clients may know, running or paused. NULL: none. */
 struct sandbox *sandbox_find(struct node *node, const char *id);

@@ -204,8 +204,8 @@ int stack_link(const char *template_directory, const struct stack_template *temp
 }
 
 /* By a descriptor: the directory is the monitor's, who could put a link in place of the file. */
-static int give(const char *directory, const char *name, uid_t from, uid_t uid, gid_t gid, mode_t mode,
-                struct error *err)
+int stack_give(const char *directory, const char *name, uid_t from, uid_t uid, gid_t gid, mode_t mode,
+               struct error *err)
 {
 	char path[PATH_SIZE];
 	cleanup_close int fd = -1;
@@ -229,14 +229,14 @@ int stack_seal(const char *directory, const struct stack *stack, uid_t owner, st
 
 	if (stack->pauses && !stack->fresh) {
 		(void)snprintf(name, sizeof(name), "state.%u", stack->pauses);
-		ret = give(directory, name, owner, 0, 0, 0644, err);
+		ret = stack_give(directory, name, owner, 0, 0, 0644, err);
 		(void)snprintf(name, sizeof(name), "memory.%u", stack->pauses - 1);
 		if (ret == 0)
-			ret = give(directory, name, owner, 0, 0, 0644, err);
+			ret = stack_give(directory, name, owner, 0, 0, 0644, err);
 	}
 	for (unsigned i = 0; ret == 0 && i < stack->frozen; i++) {
 		(void)snprintf(name, sizeof(name), "disk.%u", i);
-		ret = give(directory, name, owner, 0, 0, 0644, err);
+		ret = stack_give(directory, name, owner, 0, 0, 0644, err);
 	}
 	return ret;
 }
@@ -250,7 +250,7 @@ int stack_own_top(const char *directory, const struct stack *stack, uid_t uid, g
 	/* The monitor makes what is missing. */
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
-	return give(directory, strrchr(path, '/') + 1, st.st_uid, uid, gid, 0600, err);
+	return stack_give(directory, strrchr(path, '/') + 1, st.st_uid, uid, gid, 0600, err);
 }
 
 void stack_clean(const char *directory, const struct stack *stack)

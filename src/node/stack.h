@@ -70,6 +70,11 @@ int stack_link(const char *template_directory, const struct stack_template *temp
                const struct stack *stack, const char *target, struct stack_template *ret_template,
                struct error *err);
 
+/* A regular file in a monitor's directory becomes `uid`'s; until now it is `from`'s. 0, or -errno with `err`:
+ * -EPERM when the monitor has put something else there. */
+int stack_give(const char *directory, const char *name, uid_t from, uid_t uid, gid_t gid, mode_t mode,
+               struct error *err);
+
 /*
  * Files of a pause become root's, who alone may write them from now on: state, memory and frozen disk layers
  * of `stack`, which `owner`'s monitor has written. And the disk's top becomes the next monitor's.

@@ -66,6 +66,8 @@ static int parse(struct template *template, const json_t *json, struct error *er
 	if (ret == 0)
 		ret = json_read_bool(json, "snapshot", JSON_OPTIONAL, &template->snapshot, err);
 	if (ret == 0)
+		ret = json_read_bool(json, "network", JSON_OPTIONAL, &template->network, err);
+	if (ret == 0)
 		ret = json_read_bool(json, "ephemeral", JSON_OPTIONAL, &template->ephemeral, err);
 	if (ret == 0)
 		ret = json_read_integer(json, "memory_layers", JSON_OPTIONAL, 0, 64, &memory_layers, err);
@@ -98,11 +100,9 @@ void template_remove(struct template *template)
 	slash = strrchr(gone, '/');
 	(void)snprintf(slash, sizeof(gone) - (size_t)(slash - gone), "/.old-%s", template->build_id);
 	if (rename(template->directory, gone) == 0) {
-		*slash = '\0';
 		/* Models that nobody uses go at the next start anyhow. */
-		if (!template->ephemeral && file_sync_directory(gone, &err) < 0)
+		if (!template->ephemeral && file_sync_parent(gone, &err) < 0)
 			log_error("%s", err.message);
-		*slash = '/';
 		(void)file_remove_tree(gone, NULL);
 	}
 	list_remove(&template->link);
@@ -144,6 +144,21 @@ struct template *template_add(struct node *node, const char *build_id, struct er
 	template->initrd = access(path, R_OK) == 0;
 	list_append(&node->templates, &template->link);
 	return template;
+}
+
+struct template *template_put(struct node *node, const char *directory, const char *build_id, bool lasting,
+                              struct error *err)
+{
+	char final[NODE_PATH_MAX];
+
+	(void)snprintf(final, sizeof(final), "%.180s/templates/%s", node->data, build_id);
+	if (rename(directory, final) < 0) {
+		error_errno(err, errno, "put the template in place");
+		return NULL;
+	}
+	if (lasting && file_sync_parent(final, err) < 0)
+		return NULL;
+	return template_add(node, build_id, err);
 }
 
 /* A monitor wrote it: a link would have us read something else for it, and so would a file of another owner.

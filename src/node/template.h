@@ -22,6 +22,7 @@ struct template
 	json_t *env_vars;
 	bool bootable;  /* it has its kernel: those of older builds have none */
 	bool initrd;    /* that needs one */
+	bool network;   /* a network interface: those of older builds have none */
 	bool ephemeral; /* goes with the last sandbox that began from it */
 	bool snapshot;  /* of a sandbox: nobody waits for the next one of it, so none is made in advance */
 	struct stack_template stack;
@@ -38,7 +39,12 @@ void templates_free(struct node *node);
 /* The newest build of a name, or a build by its id. NULL: none. */
 struct template *template_find(struct node *node, const char *name_or_build);
 
-/* Take in a build whose directory is complete. NULL with `err`. */
+/* Put the complete directory of a build in place, and take it in; `lasting`: it is there after a crash of the
+ * host as well. NULL with `err`. */
+struct template *template_put(struct node *node, const char *directory, const char *build_id, bool lasting,
+                              struct error *err);
+
+/* Take in a build whose directory is in place. NULL with `err`. */
 struct template *template_add(struct node *node, const char *build_id, struct error *err);
 
 /* Remove it, its files too. */

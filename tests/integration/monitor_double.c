@@ -4,10 +4,13 @@
  * list of requests in /disk/requests. Static, because a monitor runs in a jail.
  *
  * What a test puts into /disk makes something fail: "die" ends it at the boot, "mute" has the agent never
- * answer, "unsynced" fails /prepare-snapshot.
+ * answer, "unsynced" fails /prepare-snapshot; "hold" has a pause with memory wait until it is gone, and
+ * "answered" is there when one was. Booted with "link=PATH ", it is hostile: a snapshot's state is a link to
+ * there.
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,6 +33,8 @@ struct request {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static char link_to[256];
 
 static bool there(const char *path)
 {
@@ -100,9 +105,16 @@ static int act(const struct request *request)
 	}
 	if (strcmp(request->target, "/snapshot/create") == 0) {
 		append("/disk/requests", member(request->body, "snapshot_type", path));
-		append(member(request->body, "snapshot_path", path), "state");
+		if (link_to[0])
+			(void)!symlink(link_to, member(request->body, "snapshot_path", path));
+		else
+			append(member(request->body, "snapshot_path", path), "state");
 		append(member(request->body, "mem_file_path", path), "memory");
+		while (there("/disk/hold"))
+			(void)usleep(5000);
 	}
+	if (strcmp(request->target, "/boot-source") == 0 && strstr(request->body, "link="))
+		(void)sscanf(strstr(request->body, "link="), "link=%255[^ ]", link_to);
 	if (strcmp(request->target, "/actions") == 0 && there("/disk/die"))
 		_exit(3);
 	if (strcmp(request->target, "/vsock") == 0 || strcmp(request->target, "/snapshot/load") == 0)
@@ -154,6 +166,8 @@ static void *serve_api(void *socket)
 	while (request && read_request(fd, request)) {
 		pthread_mutex_lock(&lock);
 		reply(fd, act(request));
+		if (strcmp(request->target, "/snapshot/create") == 0)
+			append("/disk/answered", request->target);
 		pthread_mutex_unlock(&lock);
 	}
 	free(request);
@@ -227,6 +241,8 @@ int main(int argc, char **argv)
 {
 	if (argc < 3 || strcmp(argv[1], "--api-sock") != 0)
 		return 2;
+	/* A node that dies takes its connections with it. */
+	(void)signal(SIGPIPE, SIG_IGN);
 	listen_at(argv[2], serve_api);
 	for (;;)
 		pause();

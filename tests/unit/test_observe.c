@@ -18,7 +18,7 @@
 #include "node/observe.h"
 #include "node/sandbox_internal.h"
 
-#define PATIENCE_MS 5000
+#define PATIENCE_MS 60000
 
 static const char metrics[] =
         "{\"cpu_count\":2,\"cpu_used_pct\":1.5,\"mem_total\":10,\"mem_used\":9,\"mem_cache\":1,"
@@ -102,7 +102,7 @@ static int setup(void **state)
 	list_init(&fixture->node.templates);
 	fixture->node.client = http_client_new(fixture->node.loop, 2, 5000);
 	sandbox->node = &fixture->node;
-	sandbox->running = true;
+	sandbox->state = SANDBOX_RUNNING;
 	(void)snprintf(sandbox->id, sizeof(sandbox->id), "iabc");
 	(void)snprintf(sandbox->team_id, sizeof(sandbox->team_id), "team-1");
 	(void)snprintf(sandbox->directory, sizeof(sandbox->directory), "%s/machine", fixture->directory);
@@ -214,7 +214,7 @@ static void sandboxes_are_looked_at(void **state)
 	assert_string_equal(json_string_value(json_object_get(fixture->answer, "team_id")), "team-1");
 	assert_int_equal(json_array_size(json_object_get(fixture->answer, "logs")), 1);
 	/* Of one that has ended; of nonsense. */
-	fixture->sandbox.running = false;
+	fixture->sandbox.state = SANDBOX_ENDING;
 	ask(fixture, "/v1/sandboxes/iabc/logs");
 	assert_int_equal(json_array_size(json_object_get(fixture->answer, "logs")), 2);
 	ask(fixture, "/v1/sandboxes/..%2f..%2fetc/logs");
@@ -235,7 +235,7 @@ static void busy_ones_are_left_alone(void **state)
 	struct fixture *fixture = *state;
 	int64_t end_us = time_monotonic_us() + 500000;
 
-	fixture->sandbox.busy = true;
+	fixture->sandbox.state = SANDBOX_PAUSING;
 	observe_start(&fixture->node);
 	while (time_monotonic_us() < end_us)
 		(void)uv_run(fixture->node.loop, UV_RUN_ONCE);

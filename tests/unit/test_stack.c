@@ -104,7 +104,13 @@ static void test_boot(void **state)
 	static const char *const targets[] = { "/machine-config", "/boot-source", "/drives/rootfs", "/vsock",
 		                               "/entropy",        "/serial",      "/actions" };
 	cleanup_json json_t *drive = json_pack("{s:s}", "drive_id", "rootfs");
-	struct boot boot = { 2, 512, "/template", true, true, "more=1", drive };
+	struct boot boot = { .vcpu_count = 2,
+		             .memory_mib = 512,
+		             .inside = "/template",
+		             .initrd = true,
+		             .emulated = true,
+		             .args = "more=1",
+		             .drive = drive };
 	const char *method;
 	const char *target;
 
