@@ -31,6 +31,7 @@
 #define CONNECTIONS_MAX  20000
 #define VOLUME_MAX       (UINT64_C(10) << 30) /* bytes of a volume */
 #define VISITS_MAX       4096
+#define THREADS          "16"
 #define RENEWAL_MS       (24 * 3600 * 1000)
 
 struct listen {
@@ -377,6 +378,8 @@ int main(int argc, char **argv)
 		return EXIT_SUCCESS;
 	}
 	options.control.data = options.data;
+	/* The files of volumes are read and written on threads, which wait for the disk. */
+	(void)setenv("UV_THREADPOOL_SIZE", THREADS, 0);
 	log_init("api", LOG_LEVEL_INFO);
 	api.loop = uv_default_loop();
 	api.run = options.run;

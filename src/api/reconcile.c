@@ -3,13 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/reach.h"
 #include "api/registry.h"
+#include "api/volumes/mounted.h"
 
-#define AGAIN_MS      10000
-#define SOON_MS       200
-#define RETRY_MS      1000  /* while the node cannot be reached */
-#define CREATING_MS   60000 /* a create that took longer was broken off */
-#define CALL_PATIENCE 120000
+#define AGAIN_MS    10000
+#define SOON_MS     200
+#define RETRY_MS    1000  /* while the node cannot be reached */
+#define CREATING_MS 60000 /* a create that took longer was broken off */
+#define CALL_MS     120000
+#define RESTART_MS  5000 /* a node that has died is back after less */
 
 void api_call_node(struct api *api, const char *method, const char *target, json_t *body,
                    http_simple_fn *done, void *context)
@@ -19,7 +22,7 @@ void api_call_node(struct api *api, const char *method, const char *target, json
 
 	json_decref(body);
 	(void)snprintf(endpoint.unix_path, sizeof(endpoint.unix_path), "%.90s/node.sock", api->run);
-	http_call_simple_as(api->node, &endpoint, method, target, text, CALL_PATIENCE,
+	http_call_simple_as(api->node, &endpoint, method, target, text, CALL_MS, RESTART_MS,
 	                    api->request_id[0] ? api->request_id : NULL, done, context);
 }
 
@@ -44,29 +47,45 @@ static const json_t *find_in(const json_t *list, const char *id)
 	return NULL;
 }
 
+/* What the node says of one, also after a crash of ours in the middle of a change. */
+static void take(struct api *api, struct record *record, const json_t *sandbox)
+{
+	bool same = record->state == (is_paused(sandbox) ? RECORD_PAUSED : RECORD_RUNNING);
+	bool changed = same ? record_take_plans(record, sandbox) : record_take(record, sandbox);
+	struct error err = { 0 };
+
+	if (changed && registry_update(api->registry, record, &err) < 0)
+		log_error("%s", err.message);
+	if (same)
+		reach_follow(api, record, sandbox);
+}
+
 static void compare(struct api *api, const json_t *list, int64_t asked_ms)
 {
 	list_for_each_safe (node, registry_all(api->registry)) {
 		struct record *record = list_entry(node, struct record, all);
 		const json_t *sandbox = find_in(list, record->id);
-		struct error err = { 0 };
 
-		/* What began after the question is not in the answer. */
-		if (record->changed_ms >= asked_ms ||
-		    record->started_at_ms > asked_ms - (record->state == RECORD_CREATING ? CREATING_MS : 0))
+		if (record->changed_ms >= asked_ms)
 			continue;
 		if (!sandbox) {
+			/* What began after the question is not in the answer, nor is what the node has not
+			 * made yet. */
+			if (record->started_at_ms >
+			    asked_ms - (record->state == RECORD_CREATING ? CREATING_MS : 0))
+				continue;
 			registry_remove(api->registry, record);
-		} else if (record_is_moving(record)) {
-			continue;
-		} else if (record->state != (is_paused(sandbox) ? RECORD_PAUSED : RECORD_RUNNING)) {
-			/* Also after a crash of ours in the middle of a create, a pause or a resume. */
-			if (record_take(record, sandbox) && registry_update(api->registry, record, &err) < 0)
-				log_error("%s", err.message);
-		} else {
-			record_take_pauses(record, sandbox);
+		} else if (!record_is_moving(record)) {
+			take(api, record, sandbox);
 		}
 	}
+}
+
+/* Those that run, and those that do not, as it is now known. */
+static void serve_volumes(struct api *api)
+{
+	list_for_each (node, registry_all(api->registry))
+		mounted_follow(api, list_entry(node, struct record, all));
 }
 
 static void ask(uv_timer_t *timer);
@@ -85,6 +104,7 @@ static void on_answer(int status, const char *data, size_t size, const struct er
 	(void)err;
 	if (json_is_array(list)) {
 		compare(api, list, question->asked_ms);
+		serve_volumes(api);
 		api_settle_snapshots(api);
 	}
 	free(question);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/volumes/mounted.h"
+
 /* --- the moves --- */
 
 static const char *const names[] = {
@@ -89,10 +91,22 @@ void record_end_resume(struct record *record, bool done)
 		move(record, RECORD_PAUSED);
 }
 
-void record_take_pauses(struct record *record, const json_t *sandbox)
+void record_set_end(struct record *record, int64_t end_at_ms)
 {
+	record->end_at_ms = end_at_ms;
+	record->changed_ms = time_wall_ms();
+}
+
+bool record_take_plans(struct record *record, const json_t *sandbox)
+{
+	int64_t end_at_ms = json_integer_value(json_object_get(sandbox, "end_at_ms"));
+	bool moved = end_at_ms > 0 && end_at_ms != record->end_at_ms;
+
 	record->auto_pause_disk = json_is_false(json_object_get(sandbox, "auto_pause_memory"));
 	record->disk_only = json_is_false(json_object_get(sandbox, "memory"));
+	if (moved)
+		record->end_at_ms = end_at_ms;
+	return moved;
 }
 
 bool record_take(struct record *record, const json_t *sandbox)
@@ -104,13 +118,12 @@ bool record_take(struct record *record, const json_t *sandbox)
 		return false;
 	(void)snprintf(record->vsock_path, sizeof(record->vsock_path), "%s", vsock);
 	record->started_at_ms = json_integer_value(json_object_get(sandbox, "started_at_ms"));
-	record->end_at_ms = json_integer_value(json_object_get(sandbox, "end_at_ms"));
 	record->vcpu_count = (int)json_integer_value(json_object_get(sandbox, "vcpu_count"));
 	record->memory_mib = (int)json_integer_value(json_object_get(sandbox, "memory_mib"));
 	record->disk_mib = (int)json_integer_value(json_object_get(sandbox, "disk_mib"));
 	if (!record_is_moving(record))
 		move(record, state && strcmp(state, "paused") == 0 ? RECORD_PAUSED : RECORD_RUNNING);
-	record_take_pauses(record, sandbox);
+	(void)record_take_plans(record, sandbox);
 	record->changed_ms = time_wall_ms();
 	return true;
 }
@@ -164,6 +177,8 @@ void record_free(struct record *record)
 		record->visits->orphaned = true;
 	else
 		free(record->visits);
+	mounted_end(record->mounted);
+	json_decref(record->volume_mounts);
 	json_decref(record->metadata);
 	free(record);
 }

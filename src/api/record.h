@@ -35,6 +35,8 @@ struct record {
 	char traffic_token[128]; /* what traffic to its ports must show; "" = all may come */
 	char mask_host[256]; /* the Host that its servers see, "${PORT}" for the port; "" = the client's */
 	json_t *metadata;
+	json_t *volume_mounts; /* array of {volume_id, name, path}, NULL: none; the N-th is the guest's N-th
+	                        */
 	int64_t started_at_ms;
 	int64_t end_at_ms;
 	int64_t resume_timeout; /* seconds to live when traffic wakes it */
@@ -47,8 +49,10 @@ struct record {
 	bool disk_only;          /* paused so: no traffic may wake it; not stored: the node tells */
 	bool auto_resume;        /* by traffic */
 	unsigned resumes;        /* questions to resume it that the node has not answered; not stored */
+	unsigned switches;       /* the same of changes of what it may reach */
 	struct visits *visits;   /* NULL: there were none yet; not stored */
-	int64_t changed_ms;      /* when the state was last heard of or changed; not stored */
+	struct mounted *mounted; /* its volumes being served (volumes/mounted.h); NULL: none; not stored */
+	int64_t changed_ms;      /* when the state or the end was last heard of or changed; not stored */
 };
 
 const char *record_state_name(enum record_state state);
@@ -59,8 +63,14 @@ const char *record_state_name(enum record_state state);
  */
 bool record_take(struct record *record, const json_t *sandbox);
 
-/* What the node alone keeps of it: what its pauses leave out. Part of record_take. */
-void record_take_pauses(struct record *record, const json_t *sandbox);
+/*
+ * What the node plans with it: when it ends, and what its pauses leave out. Part of record_take. Whether the
+ * end is another one than we knew, as after a crash of ours in the middle of a change.
+ */
+bool record_take_plans(struct record *record, const json_t *sandbox);
+
+/* The node has moved its end. */
+void record_set_end(struct record *record, int64_t end_at_ms);
 
 /* As it is read from the store. */
 void record_load_state(struct record *record, bool running, bool paused);

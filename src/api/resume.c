@@ -6,6 +6,7 @@
 
 #include "api/control.h"
 #include "api/registry.h"
+#include "api/volumes/mounted.h"
 
 struct resume {
 	struct api *api;
@@ -29,6 +30,8 @@ static void on_answer(int status, const char *data, size_t size, const struct er
 		api_reconcile_soon(resume->api);
 	else if (registry_update(resume->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
+	if (resumed)
+		mounted_begin(resume->api, record);
 	resume->done(record, resumed, &answer, resume->context);
 	free(resume);
 }

@@ -10,7 +10,8 @@
 #include "base/list.h"
 #include "net/http_message.h"
 
-#define FIRST_WAIT_MS     50
+#define FIRST_WAIT_MS     50 /* between two tries where nobody listens */
+#define LONGEST_WAIT_MS   400
 #define BUCKETS           256
 #define USUAL_HEAD        1000 /* bytes of most requests' heads */
 #define MAX_RESPONSE_HEAD (256 * 1024)
@@ -57,7 +58,7 @@ struct http_call {
 	struct buffer backlog;  /* response bytes that wait for http_call_resume */
 	http_parser parser;
 	uv_timer_t timer;
-	unsigned patience_ms; /* what is left for trying a refused port again */
+	unsigned patience_ms; /* what is left for trying again where nobody listens */
 	unsigned wait_ms;     /* before the last try */
 	char method[16];
 	bool timer_open;
@@ -338,6 +339,7 @@ static void call_broken(struct http_call *call)
 {
 	if (call->reused && !call->responded && !call->has_body && call->parser.nread == 0) {
 		call_drop_upstream(call);
+		call->patience_ms = 0; /* it may have been done: not also by who comes after */
 		call_connect(call, false);
 		return;
 	}
@@ -591,11 +593,12 @@ static void on_again(uv_timer_t *timer)
 	uv_close((uv_handle_t *)timer, on_again_closed);
 }
 
-/* A refused connection is tried again after a while, if there is patience left; the call keeps being
+/* Where nobody listens it is tried again after a while, if there is patience left; the call keeps being
  * `connecting`. Waits double. False: it is not. */
 static bool call_connect_again(struct http_call *call)
 {
-	unsigned wait_ms = call->wait_ms ? call->wait_ms * 2 : FIRST_WAIT_MS;
+	unsigned twice = call->wait_ms * 2;
+	unsigned wait_ms = !twice ? FIRST_WAIT_MS : twice < LONGEST_WAIT_MS ? twice : LONGEST_WAIT_MS;
 	uv_timer_t *timer;
 
 	if (wait_ms > call->patience_ms)
@@ -617,7 +620,7 @@ static void on_endpoint_connected(struct stream *stream, int status, void *conte
 	struct http_call *call = context;
 	struct upstream *upstream;
 
-	if (status == HTTP_CALL_REFUSED && !call->over && call_connect_again(call))
+	if (!stream && status != HTTP_CALL_BROKEN && !call->over && call_connect_again(call))
 		return;
 	call->connecting = false;
 	if (call->over) {

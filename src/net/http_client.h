@@ -94,8 +94,8 @@ void http_call_pause(struct http_call *call); /* stop reading the response */
 void http_call_resume(struct http_call *call);
 /* Fail with HTTP_CALL_TIMEOUT when no response head came within this time. 0 = never (the default). */
 void http_call_timeout(struct http_call *call, unsigned milliseconds);
-/* Try a port that the guest refuses again for this long: a server may be starting. 0 = do not (the default).
- * Before http_call_begin. */
+/* Where nobody listens, try again for this long: a server may be starting. Nothing has been sent by then. 0 =
+ * do not (the default). Before http_call_begin. */
 void http_call_patience(struct http_call *call, unsigned milliseconds);
 /* Give up; no callback follows. */
 void http_call_cancel(struct http_call *call);
@@ -110,7 +110,7 @@ void http_call_simple(struct http_client *client, const struct http_endpoint *en
                       const char *target, const char *body, unsigned timeout_ms, http_simple_fn *done,
                       void *context);
 
-/* The same with an X-Request-Id (NULL: none). */
+/* The same with an X-Request-Id (NULL: none), and patience where nobody listens. */
 void http_call_simple_as(struct http_client *client, const struct http_endpoint *endpoint, const char *method,
-                         const char *target, const char *body, unsigned timeout_ms, const char *request_id,
-                         http_simple_fn *done, void *context);
+                         const char *target, const char *body, unsigned timeout_ms, unsigned patience_ms,
+                         const char *request_id, http_simple_fn *done, void *context);

@@ -468,16 +468,19 @@ static bool connection_advance(struct connection *connection)
 static void connection_parse_failed(struct connection *connection)
 {
 	struct http_exchange *exchange = connection->exchange;
+	enum http_errno problem = HTTP_PARSER_ERRNO(&connection->parser);
 	int status = connection->refuse_status ? connection->refuse_status : 400;
 
+	if (problem ==
+	    HPE_HEADER_OVERFLOW) /* the parser has a limit of its own, met when much comes at once */
+		status = 431;
 	if (exchange) {
 		/* The body is malformed; the handler cannot be asked any more. */
 		stream_close(connection->stream);
 		return;
 	}
 	connection_refuse(connection, status,
-	                  status == 431 ? "the request head is too large"
-	                                : http_errno_description(HTTP_PARSER_ERRNO(&connection->parser)));
+	                  status == 431 ? "the request head is too large" : http_errno_description(problem));
 }
 
 /* Parse as much of `data` as the handler wants now; returns what was used, or `size` when the connection is

@@ -72,8 +72,8 @@ static void on_error(struct http_call *call, enum http_call_error error, bool af
 }
 
 void http_call_simple_as(struct http_client *client, const struct http_endpoint *endpoint, const char *method,
-                         const char *target, const char *body, unsigned timeout_ms, const char *request_id,
-                         http_simple_fn *done, void *context)
+                         const char *target, const char *body, unsigned timeout_ms, unsigned patience_ms,
+                         const char *request_id, http_simple_fn *done, void *context)
 {
 	static const struct http_call_events events = {
 		.on_response = on_response, .on_data = on_data, .on_end = on_end, .on_error = on_error
@@ -101,6 +101,7 @@ void http_call_simple_as(struct http_client *client, const struct http_endpoint 
 	if (size)
 		http_call_header(call, "Content-Type", "application/json");
 	http_call_timeout(call, timeout_ms);
+	http_call_patience(call, patience_ms);
 	http_call_begin(call, (int64_t)size);
 	if (size) {
 		http_call_write(call, body, size);
@@ -112,5 +113,5 @@ void http_call_simple(struct http_client *client, const struct http_endpoint *en
                       const char *target, const char *body, unsigned timeout_ms, http_simple_fn *done,
                       void *context)
 {
-	http_call_simple_as(client, endpoint, method, target, body, timeout_ms, NULL, done, context);
+	http_call_simple_as(client, endpoint, method, target, body, timeout_ms, 0, NULL, done, context);
 }

@@ -1,6 +1,7 @@
 """A stand-in for atoll-node and for the guests behind it: the node API on a unix socket, and for each sandbox a
 "monitor" socket that speaks the hybrid vsock handshake and leads to TCP servers of the test."""
 import base64
+import contextlib
 import hashlib
 import http.server
 import json
@@ -13,11 +14,27 @@ import urllib.parse
 import uuid
 
 
-def until(what, body, seconds=10):
+PATIENCE = 60  # seconds for what comes at once, on a machine that has nothing else to do
+
+
+def until(what, body, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not body():
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(0.05)
+
+
+def stalls(what, figure, most, quiet=0.5):
+    """A figure that grows comes to rest, below `most`: what it is then."""
+    seen, since, end = figure(), time.monotonic(), time.monotonic() + PATIENCE
+    while time.monotonic() - since < quiet:
+        time.sleep(0.05)
+        now = figure()
+        assert now < most, f"{what}: {now}, and it goes on"
+        assert time.monotonic() < end, f"{what}: not within {PATIENCE} s, it is {now}"
+        if now != seen:
+            seen, since = now, time.monotonic()
+    return seen
 
 
 class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -82,6 +99,7 @@ class Monitor:
     def __init__(self, path, agent, ports):
         self.agent, self.ports = agent, ports
         self.handshakes, self.open = [], []
+        self.volumes, self.volume_connections = [], {}  # ids that the agent has mounted; by their number
         monitor = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -98,6 +116,8 @@ class Monitor:
         if line == "CONNECT 49983":
             connection.sendall(b"OK 1073741824\n")
             return self.agent
+        if line.startswith("CONNECT 11"):
+            self.take_volume(connection, int(line[8:]) - 1100)
         if line != "CONNECT 1025":
             return None
         connection.sendall(b"OK 1073741825\n")
@@ -106,6 +126,22 @@ class Monitor:
         port = self.ports.get(int(line.split()[1]))
         connection.sendall(b"OK\n" if port else b"ERR connection refused\n")
         return port
+
+    def take_volume(self, connection, index):
+        """The agent's side of a mounted volume. The connection is the test's, until either side ends it."""
+        if index >= len(self.volumes):
+            return
+        connection.sendall(b"OK 1073741826\n")
+        line = read_line(connection)
+        self.handshakes.append(line)
+        if line != f"VOLUME {self.volumes[index]}":
+            connection.sendall(b"ERR another volume is mounted there\n")
+            return
+        over = threading.Event()
+        self.open.append(connection)
+        connection.sendall(b"OK\n")
+        self.volume_connections.setdefault(index, []).append((connection, over))
+        over.wait(600)
 
     def serve(self, connection):
         port = self.target(connection)
@@ -142,14 +178,40 @@ class Node:
         self.delay = 0  # seconds that a create takes
         self.age = 0  # how long ago, in seconds, the sandboxes to come say that they began
         self.metrics, self.logs = {}, {}  # by sandbox
+        self.build_logs = {}  # by build
         self.request_ids = []
         self.refuse = None  # what a create is answered instead
         self.pause_delay = self.resume_delay = 0  # seconds
         self.snapshot_delay, self.snapshot_refuse = 0, None
         self.template_delay, self.template_refuse = 0, None
         self.resume_refuse = None  # what a resume is answered instead
-        self.asked = []  # method and path, with its query, of the last requests
+        self.network_refuse = None  # what a change of its network is answered instead
+        self.internet = {}  # by sandbox: what the node was told last
+        self.asked = []  # method and path, with its query, of all requests
+        self.done = []  # of those that were answered, or could not be
+        self.made_at = {}  # by sandbox: when its create was done, seconds
+        self.gates = {}
         self.start()
+
+    @contextlib.contextmanager
+    def holding(self, what):
+        """Requests of a kind ("create", "pause", "resume", "snapshot", "template") wait here until the gate is set, or in
+        here is left: for what is to be looked at while one is under way."""
+        gate = self.gates[what] = threading.Event()
+        try:
+            yield gate
+        finally:
+            del self.gates[what]
+            gate.set()
+
+    def take_time(self, what, seconds):
+        time.sleep(seconds)
+        gate = self.gates.get(what)
+        assert gate is None or gate.wait(2 * PATIENCE), f"a {what} is held for too long"
+
+    def count(self, method, end, of=None):
+        """How many requests there were whose path ends so."""
+        return sum(made == method and path.endswith(end) for made, path in list(self.asked if of is None else of))
 
     def start(self):
         node = self
@@ -169,7 +231,10 @@ class Node:
                 body = json.loads(self.rfile.read(size)) if size else None
                 if "X-Request-Id" in self.headers:
                     node.request_ids.append(self.headers["X-Request-Id"])
-                status, reply = node.answer(self.command, self.path, body)
+                try:
+                    status, reply = node.answer(self.command, self.path, body)
+                finally:
+                    node.done.append((self.command, self.path))
                 data = b"" if reply is None else json.dumps(reply).encode()
                 self.send_response(status)
                 if status != 204:
@@ -199,6 +264,7 @@ class Node:
         os.makedirs(directory)
         path = os.path.join(directory, "vsock.sock")
         self.monitors[sandbox_id] = Monitor(path, self.agent, self.ports)
+        self.monitors[sandbox_id].volumes = [mount["volume_id"] for mount in body.get("volume_mounts", [])]
         self.created[sandbox_id] = body
         self.sandboxes[sandbox_id] = {
             "sandbox_id": sandbox_id, "template": body["template"], "build_id": str(uuid.uuid4()),
@@ -208,23 +274,24 @@ class Node:
             "state": "running", "auto_pause": body.get("auto_pause", False),
             "auto_pause_memory": body.get("auto_pause_memory", True), "memory": True,
         }
+        self.made_at[sandbox_id] = time.time()
         return 201, self.sandboxes[sandbox_id]
 
     def change(self, sandbox, what, body):
         """Pause, resume and snapshot, without a machine that would notice."""
         if what == "resume":
-            time.sleep(self.resume_delay)
+            self.take_time("resume", self.resume_delay)
             if self.resume_refuse:
                 return self.resume_refuse
         if what == "pause":
-            time.sleep(self.pause_delay)
+            self.take_time("pause", self.pause_delay)
         paused = sandbox["state"] == "paused"
         if paused != (what == "resume"):
             return 409, {"code": 409, "message": "the sandbox is not in the state for that"}
         if what == "resume" and not body.get("boot", True) and not sandbox["memory"]:
             return 412, {"code": 412, "message": "the sandbox has no memory: it would be booted"}
         if what == "snapshot":
-            time.sleep(self.snapshot_delay)
+            self.take_time("snapshot", self.snapshot_delay)
             if self.snapshot_refuse:
                 return self.snapshot_refuse
             self.templates.append({**template(body["build_id"]), "build_id": body["build_id"], "snapshot": True})
@@ -244,7 +311,7 @@ class Node:
             return 404, {"code": 404, "message": f"there is no template '{ref}'"}
         if method == "GET":
             return 200, builds[::-1]
-        time.sleep(self.template_delay)
+        self.take_time("template", self.template_delay)
         if self.template_refuse:
             return self.template_refuse
         needed = {key for item in builds for key in (item["name"], item["build_id"])}
@@ -270,9 +337,22 @@ class Node:
             found = [item for item in found if int(query["start_s"]) <= item["time_s"] <= int(query["end_s"])]
         return 200, found
 
+    def build_log(self, build, query):
+        if not any(item["build_id"] == build for item in self.templates):
+            return 404, {"code": 404, "message": f"there is no build '{build}'"}
+        levels = ["debug", "info", "warn", "error"]
+        backward = query.get("direction") == "backward"
+        cursor = int(query.get("cursor_ms", 1 << 62 if backward else 0))
+        wanted = [item for item in self.build_logs.get(build, []) if levels.index(item["level"]) >= levels.index(query.get("level", "debug")) and
+                  (item["time_ms"] <= cursor if backward else item["time_ms"] >= cursor)][::-1 if backward else 1]
+        first = int(query.get("offset", 0))
+        return 200, {"build_id": build, "logs": wanted[first:first + int(query["limit"])]}
+
     def answer(self, method, path, body):
-        self.asked = self.asked[-9999:] + [(method, path)]
+        self.asked.append((method, path))
         path, _, query = path.partition("?")
+        if method == "GET" and path.startswith("/v1/templates/") and path.endswith("/logs"):
+            return self.build_log(path.split("/")[3], dict(urllib.parse.parse_qsl(query, True)))
         if method == "GET" and path.endswith(("/metrics", "/logs")):
             return self.kept(path, dict(urllib.parse.parse_qsl(query, True)))
         parts = path.strip("/").split("/")
@@ -287,15 +367,21 @@ class Node:
         if parts[:2] == ["v1", "templates"] and isinstance(self.templates, list):
             return self.one_template(method, parts[2])
         if parts == ["v1", "sandboxes"] and method == "POST":
-            time.sleep(self.delay)
+            self.take_time("create", self.delay)
+            self.internet[body["sandbox_id"]] = body["internet"]
             return self.refuse or self.create(body)
         if parts == ["v1", "sandboxes"]:
-            return 200, list(self.sandboxes.values())
+            return 200, [{**sandbox, "internet": self.internet[name]} for name, sandbox in list(self.sandboxes.items())]
         sandbox = self.sandboxes.get(parts[2])
         if sandbox is None:
             return 404, {"code": 404, "message": f"sandbox '{parts[2]}' does not exist"}
         if method == "POST":
             return self.change(sandbox, parts[3], body)
+        if method == "PUT" and parts[3] == "network":
+            if self.network_refuse:
+                return self.network_refuse
+            self.internet[parts[2]] = body["internet"]
+            return 204, None
         if method == "PUT":
             sandbox["end_at_ms"] = body["end_at_ms"]
             return 204, None
@@ -395,6 +481,16 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
             time.sleep(0.3)
         self.chunk(b"")
 
+    def on_steps(self):
+        """Three events, each when it is asked for."""
+        self.begin_chunked()
+        for i in range(3):
+            if not self.guest.release.wait(PATIENCE):
+                return
+            self.guest.release.clear()
+            self.chunk(b"data: %d\n\n" % i)
+        self.chunk(b"")
+
     def on_trailers(self):
         """What came behind the body, in the answer and behind it."""
         self.trailers = []
@@ -468,11 +564,11 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def on_slow_read(self):
-        """Stop reading for a while; remember how much had been sent to us by then."""
+        """Stop reading until we are told to go on."""
         size = 0
         for piece in self.body():
             if size == 0:
-                time.sleep(2)
+                self.guest.release.wait(2 * PATIENCE)
             size += len(piece)
         self.reply(200, str(size).encode())
 
@@ -518,7 +614,7 @@ class GuestHandler(http.server.BaseHTTPRequestHandler):
     def on_ws_deaf(self):
         """Takes nothing."""
         self.accept_websocket()
-        self.guest.release.wait(20)
+        self.guest.release.wait(2 * PATIENCE)
 
     def on_ws_twice(self):
         self.accept_websocket(b"Sec-WebSocket-Accept: x\r\n")

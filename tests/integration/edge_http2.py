@@ -36,7 +36,7 @@ def frame(kind, flags, stream, payload=b""):
 class Client:
     def __init__(self, connection, settings=b"", greet=True):
         self.connection, self.rest, self.next = connection, b"", 1
-        self.connection.settimeout(20)
+        self.connection.settimeout(60)
         if greet:
             self.send(PREFACE + frame(SETTINGS, 0, 0, settings))
 
@@ -134,4 +134,4 @@ class Client:
 
 
 def connect(port):
-    return Client(socket.create_connection(("127.0.0.1", port), timeout=20))
+    return Client(socket.create_connection(("127.0.0.1", port), timeout=60))

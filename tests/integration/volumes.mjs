@@ -26,7 +26,7 @@ const service = spawn(
 )
 let log = ''
 service.stderr.on('data', (data) => (log += data))
-for (let i = 0; i < 100 && !log.includes('listening on'); i++) await sleep(50)
+for (let i = 0; i < 1200 && !log.includes('listening on'); i++) await sleep(50)
 process.env.E2B_API_KEY = key
 process.env.E2B_API_URL = process.env.E2B_VOLUME_API_URL = `http://127.0.0.1:${port}`
 let passed = 0

@@ -193,14 +193,14 @@ static inline int driver_wait(struct driver *driver, unsigned queue)
 		uint32_t length;
 	} *ring = driver_at(driver, driver_ring(queue) + 0x2004);
 
-	for (int i = 0; i < 20000; i++) {
+	for (int i = 0; i < 120000; i++) {
 		if (driver_used(driver, queue))
 			return (int)ring[driver->seen[queue]++ % DRIVER_QUEUE_SIZE].id;
 		if (driver_broken(driver))
 			return -1;
 		(void)usleep(500);
 	}
-	fail_msg("the device did nothing for 10 s");
+	fail_msg("the device did nothing for 60 s");
 	return -1;
 }
 

@@ -143,20 +143,20 @@ static inline struct used_element wait_used(struct fixture *fixture, unsigned qu
 {
 	struct used_element element = { 0 };
 
-	for (int i = 0; i < 5000; i++) {
+	for (int i = 0; i < 60000; i++) {
 		if (next_used(fixture, queue, &element))
 			return element;
 		if (reg_read(fixture, 0x070) & 64)
 			fail_msg("the device broke");
 		(void)usleep(1000);
 	}
-	fail_msg("the device did nothing for 5 s");
+	fail_msg("the device did nothing for 60 s");
 	return element;
 }
 
 static inline void wait_broken(struct fixture *fixture)
 {
-	for (int i = 0; i < 5000 && !(reg_read(fixture, 0x070) & 64); i++)
+	for (int i = 0; i < 60000 && !(reg_read(fixture, 0x070) & 64); i++)
 		(void)usleep(1000);
 	assert_int_equal(reg_read(fixture, 0x070) & 64, 64);
 }
@@ -228,7 +228,7 @@ static inline uint64_t metric_of(struct fixture *fixture, const char *name)
 
 static inline void wait_metric(struct fixture *fixture, const char *name, uint64_t value)
 {
-	for (int i = 0; i < 5000 && metric_of(fixture, name) != value; i++)
+	for (int i = 0; i < 60000 && metric_of(fixture, name) != value; i++)
 		(void)usleep(1000);
 	assert_int_equal(metric_of(fixture, name), value);
 }

@@ -203,7 +203,9 @@ static void all_of_a_sandbox_comes_back(void **state)
 	fill(record.access_token, sizeof(record.access_token), 't');
 	fill(record.vsock_path, sizeof(record.vsock_path), '/');
 	record.metadata = json_pack("{s:s,s:s}", "\u00e4 ; DROP TABLE sandboxes", "\U0001f3dd", "", "");
+	record.volume_mounts = json_pack("[{s:s,s:s,s:s}]", "volume_id", "v", "name", "n", "path", "/a'b");
 	assert_non_null(record.metadata);
+	assert_non_null(record.volume_mounts);
 	assert_int_equal(store_put_sandbox(fixture->store, &record, NULL), 0);
 	reopen(fixture, fixture->path);
 	assert_int_equal(load(fixture), 1);
@@ -215,11 +217,13 @@ static void all_of_a_sandbox_comes_back(void **state)
 	assert_string_equal(back->access_token, record.access_token);
 	assert_string_equal(back->vsock_path, record.vsock_path);
 	assert_true(json_equal(back->metadata, record.metadata));
+	assert_true(json_equal(back->volume_mounts, record.volume_mounts));
 	assert_true(back->started_at_ms == INT64_MIN && back->end_at_ms == INT64_MAX);
 	assert_int_equal(back->vcpu_count, INT32_MAX);
 	assert_int_equal(back->memory_mib, INT32_MIN);
 	assert_int_equal(back->disk_mib, 7);
 	assert_int_equal(back->state, RECORD_RUNNING);
+	json_decref(record.volume_mounts);
 	json_decref(record.metadata);
 }
 
@@ -416,6 +420,9 @@ static void volumes_are_kept(void **state)
 	assert_string_equal(found.team_id, "team");
 	assert_int_equal(found.created_at_ms, 7);
 	assert_int_equal(store_find_volume(fixture->store, "' OR 1 = 1 --", &found, NULL), -ENOENT);
+	assert_int_equal(store_find_volume_named(fixture->store, "other", "data", &found, NULL), 0);
+	assert_string_equal(found.team_id, "other");
+	assert_int_equal(store_find_volume_named(fixture->store, "third", "data", &found, NULL), -ENOENT);
 	assert_int_equal(store_list_volumes(fixture->store, "team", count_volume, &count, NULL), 0);
 	assert_int_equal(count, 1);
 	assert_int_equal(store_delete_volume(fixture->store, "v-1", NULL), 0);
@@ -461,9 +468,9 @@ static void volumes_come_to_an_old_database(void **state)
 	execute(fixture->path, one_sandbox);
 	store_close(fixture->store);
 	fixture->store = NULL;
-	execute(fixture->path,
-	        "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes; "
-	        "ALTER TABLE sandboxes DROP COLUMN ingress; ALTER TABLE snapshots DROP COLUMN settled");
+	execute(fixture->path, "DROP TRIGGER networks_end; DROP TABLE networks; DROP TABLE volumes; "
+	                       "ALTER TABLE sandboxes DROP COLUMN mounts; ALTER TABLE sandboxes DROP COLUMN "
+	                       "ingress; ALTER TABLE snapshots DROP COLUMN settled");
 	execute(fixture->path, OLD_VERSION);
 	reopen(fixture, fixture->path);
 	assert_int_equal(store_put_volume(fixture->store, &volume, NULL), 0);

@@ -22,7 +22,8 @@ struct fixture {
 	struct http_client *client;
 	struct http_endpoint endpoint;
 	uv_timer_t watchdog;
-	unsigned aborted; /* exchanges whose client went away */
+	unsigned waiting; /* exchanges that will not be answered */
+	unsigned aborted; /* those whose client went away */
 };
 
 /* --- the server under test --- */
@@ -131,6 +132,7 @@ static void on_request(struct http_exchange *exchange, void *context)
 		http_reply_write(exchange, "half", 4);
 		http_exchange_abort(exchange);
 	} else if (strcmp(path, "/wait") == 0) {
+		((struct fixture *)context)->waiting++;
 		http_exchange_on_close(exchange, count_abort, context);
 	} else if (strcmp(path, "/upgrade") == 0 && http_request_wants_upgrade(exchange)) {
 		upgrade(exchange);
@@ -142,7 +144,7 @@ static void on_request(struct http_exchange *exchange, void *context)
 static void on_watchdog(uv_timer_t *timer)
 {
 	(void)timer;
-	fail_msg("the loop waited for more than 20 s");
+	fail_msg("the loop waited for more than 120 s");
 }
 
 static int setup(void **state)
@@ -154,11 +156,11 @@ static int setup(void **state)
 	assert_int_equal(uv_loop_init(&fixture.loop), 0);
 	fixture.server = http_server_new(&fixture.loop, &options);
 	assert_int_equal(http_server_listen_tcp(fixture.server, "127.0.0.1", 0, NULL), 0);
-	fixture.client = http_client_new(&fixture.loop, 4, 1000);
+	fixture.client = http_client_new(&fixture.loop, 4, 60000);
 	(void)snprintf(fixture.endpoint.ip, sizeof(fixture.endpoint.ip), "127.0.0.1");
 	fixture.endpoint.port = http_server_port(fixture.server);
 	(void)uv_timer_init(&fixture.loop, &fixture.watchdog);
-	(void)uv_timer_start(&fixture.watchdog, on_watchdog, 20000, 0);
+	(void)uv_timer_start(&fixture.watchdog, on_watchdog, 120000, 0);
 	*state = &fixture;
 	return 0;
 }
@@ -193,7 +195,7 @@ static void raw_work(uv_work_t *work)
 	struct raw *raw = work->data;
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(raw->port) };
 	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct timeval patience = { .tv_sec = 1 };
+	struct timeval patience = { .tv_sec = 5 };
 	char chunk[4096];
 	ssize_t got;
 
@@ -424,26 +426,27 @@ struct upstream {
 	uv_work_t work;
 	int listener;
 	const char *answer;
+	unsigned wanted; /* requests to be answered */
 	unsigned connections;
 	bool done;
 };
 
-/* Answer two requests, on as many connections as they come by. */
+/* Answer the requests, on as many connections as they come by. */
 static void upstream_work(uv_work_t *work)
 {
 	struct upstream *upstream = work->data;
-	struct timeval patience = { .tv_sec = 5 };
+	struct timeval patience = { .tv_sec = 60 };
 	unsigned answers = 0;
 
 	(void)setsockopt(upstream->listener, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	while (answers < 2) {
+	while (answers < upstream->wanted) {
 		cleanup_close int fd = accept(upstream->listener, NULL, NULL);
 		char request[4096];
 
 		if (fd < 0)
 			return;
 		upstream->connections++;
-		while (answers < 2 && recv(fd, request, sizeof(request), 0) > 0) {
+		while (answers < upstream->wanted && recv(fd, request, sizeof(request), 0) > 0) {
 			(void)send(fd, upstream->answer, strlen(upstream->answer), MSG_NOSIGNAL);
 			answers++;
 		}
@@ -456,20 +459,28 @@ static void upstream_done(uv_work_t *work, int status)
 	((struct upstream *)work->data)->done = true;
 }
 
-/* How many connections two requests take. */
-static unsigned count_connections(struct fixture *fixture, const char *answer)
+/* A socket on a port of its own that nobody listens on yet; calls go there. */
+static int take_port(struct fixture *fixture)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET };
 	socklen_t size = sizeof(address);
-	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct upstream upstream = { .listener = fd, .answer = answer };
-	uint16_t port = fixture->endpoint.port;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(fd, 4), 0);
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
 	fixture->endpoint.port = ntohs(address.sin_port);
+	return fd;
+}
+
+/* How many connections two requests take. */
+static unsigned count_connections(struct fixture *fixture, const char *answer)
+{
+	uint16_t port = fixture->endpoint.port;
+	cleanup_close int fd = take_port(fixture);
+	struct upstream upstream = { .listener = fd, .answer = answer, .wanted = 2 };
+
+	assert_int_equal(listen(fd, 4), 0);
 	upstream.work.data = &upstream;
 	(void)uv_queue_work(&fixture->loop, &upstream.work, upstream_work, upstream_done);
 	for (int i = 0; i < 2; i++) {
@@ -516,9 +527,62 @@ static void nobody_listening_is_told_apart(void **state)
 	assert_int_equal(seen.error, HTTP_CALL_UNREACHABLE);
 }
 
+static void listen_late(uv_timer_t *timer)
+{
+	struct upstream *upstream = timer->data;
+
+	assert_int_equal(listen(upstream->listener, 4), 0);
+	(void)uv_queue_work(timer->loop, &upstream->work, upstream_work, upstream_done);
+	uv_close((uv_handle_t *)timer, NULL);
+}
+
+/* A server that is being started again is waited for, once, and no longer than was said. */
+static void who_listens_late_is_waited_for(void **state)
+{
+	struct fixture *fixture = *state;
+	uint16_t port = fixture->endpoint.port;
+	cleanup_close int fd = take_port(fixture);
+	struct upstream upstream = { .listener = fd,
+		                     .answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		                     .wanted = 1 };
+	struct seen seen = { .fixture = fixture };
+	struct seen hasty = { .fixture = fixture };
+	struct http_call *call =
+	        http_call_new(fixture->client, &fixture->endpoint, "GET", "/", &seen_events, &seen);
+	uv_timer_t timer;
+
+	http_call_patience(call, 60000);
+	http_call_begin(call, 0);
+	call = http_call_new(fixture->client, &fixture->endpoint, "GET", "/", &seen_events, &hasty);
+	http_call_patience(call, 60);
+	http_call_begin(call, 0);
+	upstream.work.data = &upstream;
+	timer.data = &upstream;
+	(void)uv_timer_init(&fixture->loop, &timer);
+	while (!hasty.error)
+		(void)uv_run(&fixture->loop, UV_RUN_ONCE);
+	assert_int_equal(hasty.error, HTTP_CALL_UNREACHABLE);
+	(void)uv_timer_start(&timer, listen_late, 100, 0);
+	while (!upstream.done || !seen.ended)
+		(void)uv_run(&fixture->loop, UV_RUN_ONCE);
+	assert_int_equal(seen.status, 200);
+	assert_int_equal(upstream.connections, 1);
+	fixture->endpoint.port = port;
+}
+
+struct leaver {
+	struct fixture *fixture;
+	struct http_call *call;
+};
+
+/* As soon as the server has the request. */
 static void cancel_later(uv_timer_t *timer)
 {
-	http_call_cancel(timer->data);
+	struct leaver *leaver = timer->data;
+
+	if (!leaver->fixture->waiting)
+		return;
+	http_call_cancel(leaver->call);
 	uv_close((uv_handle_t *)timer, NULL);
 }
 
@@ -528,12 +592,13 @@ static void a_client_that_leaves_is_noticed(void **state)
 	struct seen seen = { .fixture = fixture };
 	struct http_call *call =
 	        http_call_new(fixture->client, &fixture->endpoint, "GET", "/wait", &seen_events, &seen);
+	struct leaver leaver = { fixture, call };
 	uv_timer_t timer;
 
 	http_call_begin(call, 0);
 	(void)uv_timer_init(&fixture->loop, &timer);
-	timer.data = call;
-	(void)uv_timer_start(&timer, cancel_later, 50, 0);
+	timer.data = &leaver;
+	(void)uv_timer_start(&timer, cancel_later, 10, 10);
 	(void)uv_run(&fixture->loop, UV_RUN_DEFAULT);
 	assert_int_equal(fixture->aborted, 1);
 	assert_false(seen.ended);
@@ -566,6 +631,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_upstream_out_of_step_is_not_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_torn_answer_is_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(nobody_listening_is_told_apart, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_listens_late_is_waited_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_client_that_leaves_is_noticed, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_slow_answer_times_out, setup, teardown),
 	};

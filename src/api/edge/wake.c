@@ -7,6 +7,7 @@
 
 #include "api/registry.h"
 #include "api/resume.h"
+#include "api/volumes/mounted.h"
 
 #define AGAIN_MS    200   /* between looks at one that changes its state */
 #define PATIENCE_MS 60000 /* for such a change to end */
@@ -71,10 +72,15 @@ static void ask_again(struct wake *wake)
 		(void)uv_timer_start(&wake->timer, on_again, AGAIN_MS, 0);
 }
 
+/* The node may not have begun yet with a pause that it was asked for. */
+static bool is_up(const struct record *record)
+{
+	return record_is_running(record) && !record_is_asleep(record);
+}
+
 static void go_on(struct wake *wake, const struct record *record)
 {
-	/* The node may not have begun yet with a pause that it was asked for. */
-	if (record_is_running(record) && !record_is_asleep(record))
+	if (is_up(record))
 		finish(wake, WAKE_UP);
 	else
 		ask_again(wake);
@@ -86,7 +92,6 @@ static void on_looked(int status, const char *data, size_t size, const struct er
 	struct wake *wake = context;
 	struct record *record = registry_find(wake->api->registry, wake->id);
 	cleanup_json json_t *answer = status == 200 ? json_loadb(data, size, 0, NULL) : NULL;
-
 	struct error failure = { 0 };
 
 	(void)err;
@@ -96,6 +101,7 @@ static void on_looked(int status, const char *data, size_t size, const struct er
 	}
 	if (record_take(record, answer) && registry_update(wake->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
+	mounted_follow(wake->api, record);
 	go_on(wake, record);
 }
 
@@ -131,7 +137,7 @@ static void ask(struct wake *wake)
 		finish(wake, WAKE_GONE);
 		return;
 	}
-	if (record_is_running(record) && !record_is_asleep(record)) {
+	if (is_up(record)) {
 		finish(wake, WAKE_UP);
 		return;
 	}

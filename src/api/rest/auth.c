@@ -191,9 +191,14 @@ bool rest_authenticate(struct rest_call *call, enum rest_who who)
 
 /* --- what handlers share --- */
 
-void rest_fail_start(struct rest_call *call, int ret, const struct error *err)
+int rest_start_status(const struct error *err)
 {
-	rest_fail(call, ret == -EDQUOT ? 429 : ret == -EBUSY ? 503 : 500, "%s", err->message);
+	return err->code == EDQUOT ? 429 : err->code == EBUSY ? 503 : 500;
+}
+
+void rest_fail_start(struct rest_call *call, const struct error *err)
+{
+	rest_fail(call, rest_start_status(err), "%s", err->message);
 }
 
 bool rest_may_start(struct rest_call *call, unsigned count, const struct control_size *size)
@@ -202,7 +207,7 @@ bool rest_may_start(struct rest_call *call, unsigned count, const struct control
 	int ret = control_may_start(call->api, call->team_id, count, size, &err);
 
 	if (ret < 0)
-		rest_fail_start(call, ret, &err);
+		rest_fail_start(call, &err);
 	return ret == 0;
 }
 

@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "api/control.h"
+#include "api/reach.h"
 #include "api/rest/rest.h"
 #include "api/store/snapshots.h"
 #include "api/store/templates.h"
+#include "api/volumes/mounted.h"
 
 #define TIMEOUT_V1  15 /* seconds, when the request names none */
 #define TOKEN_BYTES 32
@@ -27,9 +29,17 @@ struct create_request {
 	const char *mask_host; /* NULL: none */
 	json_t *metadata;
 	json_t *env_vars;
+	json_t *volume_mounts;    /* NULL: none; the request's own */
 	struct control_size size; /* all 0: no limit of the team asks for it */
 	char request_id[72];      /* of the client's */
 };
+
+static void request_free(struct create_request *request)
+{
+	if (request)
+		json_decref(request->volume_mounts);
+	free(request);
+}
 
 int sandboxes_read_template(const char *text, char name[128], struct error *err)
 {
@@ -56,8 +66,6 @@ static int refuse_unbuilt(const json_t *body, struct error *err)
 {
 	json_t *mcp = NULL;
 
-	if (json_array_size(json_object_get(body, "volumeMounts")))
-		return error_set(err, ENOTSUP, "volumes are not supported yet");
 	/* `mcp` is only taken: its gateway is a program of the template, which the SDK starts by itself. */
 	return json_read_object(body, "mcp", JSON_OPTIONAL, &mcp, err);
 }
@@ -177,7 +185,9 @@ static int read_create(const struct rest_call *call, struct create_request *requ
 		ret = sandboxes_check_timeout(request->timeout, err);
 	if (ret == 0)
 		ret = sandboxes_read_template(template, request->template, err);
-	return ret < 0 ? ret : resolve(call, request, err);
+	if (ret == 0)
+		ret = resolve(call, request, err);
+	return ret < 0 ? ret : mounts_read(call, &request->volume_mounts, err);
 }
 
 static void on_undone(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -220,14 +230,14 @@ static void write_created(const struct rest_call *call, const struct record *rec
 static void finish(struct rest_call *call, const struct record *record)
 {
 	write_created(call, record);
-	free(call->own);
+	request_free(call->own);
 	(void)snprintf(call->id, sizeof(call->id), "%s", record->id);
 	rest_reply(call, 201, sandboxes_answer(record));
 }
 
 static void give_up(struct rest_call *call, int status, const char *message)
 {
-	free(call->own);
+	request_free(call->own);
 	rest_fail(call, status, "%s", message);
 }
 
@@ -238,12 +248,12 @@ static void on_end_set(int status, const char *data, size_t size, const struct e
 	struct record *record = registry_find(call->api->registry, call->sandbox_id);
 
 	if (!record) {
-		free(call->own);
+		request_free(call->own);
 		rest_fail_node(call, 404, data, size, err);
 		return;
 	}
 	if (status == 204)
-		record->end_at_ms = call->number;
+		record_set_end(record, call->number);
 	else
 		log_warn("the end of %s could not be moved (status %d)", record->id, status);
 	finish(call, record);
@@ -270,7 +280,7 @@ static void on_created(int status, const char *data, size_t size, const struct e
 		if (record)
 			registry_remove(call->api->registry, record);
 		control_note_failure(call->api);
-		free(call->own);
+		request_free(call->own);
 		rest_fail_node(call, status, data, size, err);
 		return;
 	}
@@ -283,6 +293,7 @@ static void on_created(int status, const char *data, size_t size, const struct e
 		return;
 	}
 	control_note_start(call->api, call->team_id);
+	mounted_begin(call->api, record);
 	if (late < LATE_MS)
 		finish(call, record);
 	else
@@ -315,6 +326,7 @@ static struct record *new_record(const struct rest_call *call, const struct crea
 	if (!record)
 		return NULL;
 	record->metadata = request->metadata ? json_deep_copy(request->metadata) : json_object();
+	record->volume_mounts = json_incref(request->volume_mounts);
 	record->auto_pause = request->auto_pause;
 	record->auto_pause_disk = !request->auto_pause_memory;
 	record->auto_resume = request->auto_resume;
@@ -343,6 +355,8 @@ json_t *sandboxes_node_request(const struct record *record, const char *template
 		(void)json_object_set_new(json, "access_token", json_string(record->access_token));
 	if (env_vars)
 		(void)json_object_set(json, "env_vars", env_vars);
+	if (record->volume_mounts)
+		(void)json_object_set_new(json, "volume_mounts", mounts_for_node(record->volume_mounts));
 	return json;
 }
 
@@ -380,11 +394,12 @@ static void start(struct rest_call *call)
 	const struct create_request *request = call->own;
 	struct error err = { 0 };
 	const struct record *record;
+	json_t *ask;
 	int ret = control_may_start(call->api, call->team_id, 1, &request->size, &err);
 
 	if (ret < 0) {
-		free(call->own);
-		rest_fail_start(call, ret, &err);
+		request_free(call->own);
+		rest_fail_start(call, &err);
 		return;
 	}
 	record = add_record(call, &err);
@@ -393,11 +408,10 @@ static void start(struct rest_call *call)
 		return;
 	}
 	(void)snprintf(call->sandbox_id, sizeof(call->sandbox_id), "%s", record->id);
-	api_call_node(call->api, "POST", "/v1/sandboxes",
-	              sandboxes_node_request(record,
-	                                     request->build_id[0] ? request->build_id : request->template,
-	                                     request->env_vars),
-	              on_created, call);
+	ask = sandboxes_node_request(record, request->build_id[0] ? request->build_id : request->template,
+	                             request->env_vars);
+	reach_tell_node(call->api, record->id, ask);
+	api_call_node(call->api, "POST", "/v1/sandboxes", ask, on_created, call);
 }
 
 /* --- its size, where the team's limits ask for it --- */
@@ -438,7 +452,7 @@ static void on_size(int status, const char *data, size_t size, const struct erro
 		give_up(call, 404, message);
 		return;
 	}
-	free(call->own);
+	request_free(call->own);
 	rest_fail_node(call, status, data, size, err);
 }
 
@@ -471,7 +485,7 @@ void sandboxes_create(struct rest_call *call)
 	if (!request) {
 		rest_fail(call, 500, "out of memory");
 	} else if (read_create(call, request, &err) < 0) {
-		give_up(call, err.code == ENOENT ? 404 : err.code == ENOTSUP ? 501 : 400, err.message);
+		give_up(call, err.code == ENOENT ? 404 : err.code == EIO ? 500 : 400, err.message);
 	} else {
 		begin(call, request);
 	}

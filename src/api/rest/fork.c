@@ -8,8 +8,10 @@
 #include <string.h>
 
 #include "api/control.h"
+#include "api/reach.h"
 #include "api/rest/rest.h"
 #include "api/store/store.h"
+#include "api/volumes/mounted.h"
 
 #define COUNT_MAX 100
 #define TIMEOUT   15 /* seconds to live, when the request names none */
@@ -59,6 +61,7 @@ static void on_child(int status, const char *data, size_t size, const struct err
 
 	if (status == 201 && record && record_take(record, answer)) {
 		control_note_start(fork->call->api, record->team_id);
+		mounted_begin(fork->call->api, record);
 		if (registry_update(registry, record, &failure) < 0)
 			log_error("%s", failure.message);
 		(void)json_array_set_new(fork->results, child->index,
@@ -95,6 +98,7 @@ static struct record *copy_record(const struct record *model, int64_t timeout)
 	record->auto_pause_disk = model->auto_pause_disk;
 	record->auto_resume = model->auto_resume;
 	record->resume_timeout = model->resume_timeout;
+	record->volume_mounts = json_deep_copy(model->volume_mounts);
 	if (model->traffic_token[0])
 		random_hex(record->traffic_token, 32);
 	(void)snprintf(record->mask_host, sizeof(record->mask_host), "%s", model->mask_host);
@@ -124,8 +128,11 @@ static struct record *add_child(struct fork *fork, const struct record *model, s
 		record_free(record);
 		return NULL;
 	}
-	if (network_copy(api, model->id, record->id, err) < 0)
-		log_error("%s", err->message);
+	/* What its model may not reach it must not reach either. */
+	if (reach_copy(api, model->id, record->id, err) < 0) {
+		registry_remove(api->registry, record);
+		return NULL;
+	}
 	return record;
 }
 
@@ -144,11 +151,7 @@ static int add_children(struct fork *fork, const struct record *model, struct re
 
 		children[i] = add_child(fork, model, &failure);
 		if (!children[i])
-			set_failure(fork, i,
-			            failure.code == EDQUOT  ? 429
-			            : failure.code == EBUSY ? 503
-			                                    : 500,
-			            failure.message);
+			set_failure(fork, i, rest_start_status(&failure), failure.message);
 	}
 	ret = store_end(api->store, 0, err);
 	for (size_t i = 0; ret < 0 && i < fork->count; i++)
@@ -160,6 +163,7 @@ static int add_children(struct fork *fork, const struct record *model, struct re
 static void start_child(struct fork *fork, struct record *record, size_t index)
 {
 	struct fork_child *child = malloc(sizeof(*child));
+	json_t *request;
 
 	if (!child) {
 		set_failure(fork, index, 500, "out of memory");
@@ -169,8 +173,9 @@ static void start_child(struct fork *fork, struct record *record, size_t index)
 	*child = (struct fork_child){ .fork = fork, .index = index };
 	(void)snprintf(child->id, sizeof(child->id), "%s", record->id);
 	fork->pending++;
-	api_call_node(fork->call->api, "POST", "/v1/sandboxes",
-	              sandboxes_node_request(record, fork->build_id, NULL), on_child, child);
+	request = sandboxes_node_request(record, fork->build_id, NULL);
+	reach_tell_node(fork->call->api, record->id, request);
+	api_call_node(fork->call->api, "POST", "/v1/sandboxes", request, on_child, child);
 }
 
 /* --- the request --- */

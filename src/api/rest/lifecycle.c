@@ -79,7 +79,7 @@ void lifecycle_wake(struct rest_call *call, struct record *record, int64_t timeo
 	int ret = resume_ask(call->api, record, timeout, true, on_resumed, call, &err);
 
 	if (ret < 0)
-		rest_fail_start(call, ret, &err);
+		rest_fail_start(call, &err);
 }
 
 void lifecycle_resume(struct rest_call *call)

@@ -10,8 +10,7 @@
 #define LIMIT_MAX  1000
 #define SEARCH_MAX 256
 
-/* A number of the query that is not negative. False: it is none, and the call has been answered. */
-static bool read_number(struct rest_call *call, const char *name, int64_t *ret)
+bool rest_read_number(struct rest_call *call, const char *name, int64_t *ret)
 {
 	const char *text = http_request_query(call->exchange, name);
 
@@ -74,7 +73,7 @@ void metrics_get(struct rest_call *call)
 	int64_t end_s = time_wall_ms() / 1000;
 	char target[200];
 
-	if (!read_number(call, "start", &start_s) || !read_number(call, "end", &end_s))
+	if (!rest_read_number(call, "start", &start_s) || !rest_read_number(call, "end", &end_s))
 		return;
 	if (start_s > end_s) {
 		rest_fail(call, 400, "start time cannot be after end time");
@@ -224,7 +223,7 @@ struct log_request {
 	const char *search;
 };
 
-static bool is_one_of(const char *text, const char *const *names, size_t count)
+bool rest_is_one_of(const char *text, const char *const *names, size_t count)
 {
 	for (size_t i = 0; text && i < count; i++)
 		if (strcmp(text, names[i]) == 0)
@@ -239,8 +238,8 @@ static bool read_log_request(struct rest_call *call, struct log_request *request
 	static const char *const levels[] = { "debug", "info", "warn", "error" };
 
 	*request = (struct log_request){ .from_ms = -1, .limit = LIMIT_MAX };
-	if (!read_number(call, call->version2 ? "cursor" : "start", &request->from_ms) ||
-	    !read_number(call, "limit", &request->limit))
+	if (!rest_read_number(call, call->version2 ? "cursor" : "start", &request->from_ms) ||
+	    !rest_read_number(call, "limit", &request->limit))
 		return false;
 	if (request->limit > LIMIT_MAX && call->version2) {
 		rest_fail(call, 400, "limit must be at most %d", LIMIT_MAX);
@@ -251,9 +250,9 @@ static bool read_log_request(struct rest_call *call, struct log_request *request
 	request->direction = http_request_query(call->exchange, "direction");
 	request->level = http_request_query(call->exchange, "level");
 	request->search = http_request_query(call->exchange, "search");
-	if (!is_one_of(request->direction, directions, ARRAY_SIZE(directions)))
+	if (!rest_is_one_of(request->direction, directions, ARRAY_SIZE(directions)))
 		rest_fail(call, 400, "direction must be 'forward' or 'backward'");
-	else if (!is_one_of(request->level, levels, ARRAY_SIZE(levels)))
+	else if (!rest_is_one_of(request->level, levels, ARRAY_SIZE(levels)))
 		rest_fail(call, 400, "level must be 'debug', 'info', 'warn' or 'error'");
 	else if (request->search && strlen(request->search) > SEARCH_MAX)
 		rest_fail(call, 400, "search must have at most %d characters", SEARCH_MAX);

@@ -1,26 +1,23 @@
-/*
- * What a sandbox may reach: checked, kept and shown. Guests have no network yet: nothing is reached whatever
- * is set, so no rule that denies is broken.
- */
+/* What a sandbox may reach, as clients say it and are shown it. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/reach.h"
+#include "api/registry.h"
 #include "api/rest/rest.h"
-#include "api/store/networks.h"
 
-#define ENTRIES_MAX    1000 /* of a list */
-#define NAME_LENGTH    253  /* of a domain: RFC 1035 */
-#define RULE_DOMAINS   10
-#define RULE_DOMAIN    128 /* characters */
-#define HEADER_NAME    64
-#define HEADER_VALUE   2048
-#define RULES_MAX      1
-#define RULE_HEADERS   20
-#define ALL_TRAFFIC    "0.0.0.0/0"
-#define SETTING_LENGTH 262144
+#define ENTRIES_MAX  1000 /* of a list */
+#define NAME_LENGTH  253  /* of a domain: RFC 1035 */
+#define RULE_DOMAINS 10
+#define RULE_DOMAIN  128 /* characters */
+#define HEADER_NAME  64
+#define HEADER_VALUE 2048
+#define RULES_MAX    1
+#define RULE_HEADERS 20
+#define ALL_TRAFFIC  "0.0.0.0/0"
 
 /* --- what is well formed --- */
 
@@ -175,30 +172,7 @@ static int check_setting(const json_t *setting, struct error *err)
 	return ret;
 }
 
-/* --- what is kept: {"network": {...} or null, "internet": true, false or null} --- */
-
-static int keep(struct api *api, const char *id, json_t *network, json_t *internet, struct error *err)
-{
-	cleanup_json json_t *whole = json_pack("{s:O?,s:O?}", "network", network, "internet", internet);
-	cleanup_free char *text = whole ? json_dumps(whole, JSON_COMPACT) : NULL;
-
-	if (!text)
-		return error_errno(err, ENOMEM, "keep the network's setting");
-	if (strlen(text) > SETTING_LENGTH)
-		return error_set(err, EINVAL, "the network's setting is larger than %d bytes",
-		                 SETTING_LENGTH);
-	return store_put_network(api->store, id, text, err);
-}
-
-static json_t *load(struct api *api, const char *id)
-{
-	cleanup_free char *text = NULL;
-	struct error err = { 0 };
-
-	if (store_get_network(api->store, id, &text, &err) == -EIO)
-		log_error("%s", err.message);
-	return text ? json_loads(text, 0, NULL) : NULL;
-}
+/* --- what is kept --- */
 
 int network_check(const json_t *body, struct error *err)
 {
@@ -223,20 +197,12 @@ int network_keep(struct api *api, const char *id, const json_t *body, struct err
 		return 0;
 	for (size_t i = 0; network && i < ARRAY_SIZE(names); i++)
 		(void)json_object_set(network, names[i], json_object_get(from, names[i]));
-	return keep(api, id, network, internet, err);
-}
-
-int network_copy(struct api *api, const char *from, const char *to, struct error *err)
-{
-	cleanup_free char *text = NULL;
-	int ret = store_get_network(api->store, from, &text, err);
-
-	return ret < 0 ? (ret == -ENOENT ? 0 : ret) : store_put_network(api->store, to, text, err);
+	return reach_keep(api, id, network, internet, err);
 }
 
 void network_show(struct api *api, const char *id, json_t *json)
 {
-	cleanup_json json_t *whole = load(api, id);
+	cleanup_json json_t *whole = reach_load(api, id);
 	json_t *network = json_object_get(whole, "network");
 	json_t *internet = json_object_get(whole, "internet");
 
@@ -251,12 +217,43 @@ void network_show(struct api *api, const char *id, json_t *json)
 
 /* --- PUT --- */
 
+static void on_switched(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct rest_call *call = context;
+	json_t *before = call->own;
+	struct record *record = registry_find(call->api->registry, call->id);
+	struct error failure = { 0 };
+
+	call->own = NULL;
+	if (record)
+		record->switches--;
+	if (status == 204) {
+		rest_reply_empty(call, 204);
+	} else {
+		/* What is shown is what holds. Whether the node has done it in spite of that, it will tell:
+		 * reach_follow(). */
+		if (record && reach_keep(call->api, call->id, json_object_get(before, "network"),
+		                         json_object_get(before, "internet"), &failure) < 0)
+			log_error("%s", failure.message);
+		rest_fail_node(call, status, data, size, err);
+	}
+	json_decref(before);
+}
+
+/* Takes `before`: what was kept, for the case that the node fails. */
+static void switch_node(struct rest_call *call, struct record *record, json_t *before)
+{
+	call->own = before;
+	record->switches++;
+	reach_switch(call->api, call->id, on_switched, call);
+}
+
 void network_update(struct rest_call *call)
 {
 	static const char *const names[] = { "allowOut", "denyOut", "rules" };
 	cleanup_json json_t *before = NULL;
 	cleanup_json json_t *network = NULL;
-	const struct record *record = rest_find_any(call);
+	struct record *record = rest_find_any(call);
 	struct error err = { 0 };
 	bool internet = false;
 	int ret;
@@ -274,7 +271,7 @@ void network_update(struct rest_call *call)
 		rest_fail(call, err.code == ENOTSUP ? 403 : 400, "%s", err.message);
 		return;
 	}
-	before = load(call->api, call->id);
+	before = reach_load(call->api, call->id);
 	network = json_deep_copy(json_object_get(before, "network"));
 	if (!json_is_object(network)) {
 		json_decref(network);
@@ -287,9 +284,10 @@ void network_update(struct rest_call *call)
 		if (value && !json_is_null(value))
 			(void)json_object_set(network, names[i], value);
 	}
-	ret = keep(call->api, call->id, network, json_object_get(call->body, "allow_internet_access"), &err);
+	ret = reach_keep(call->api, call->id, network, json_object_get(call->body, "allow_internet_access"),
+	                 &err);
 	if (ret < 0)
 		rest_fail(call, ret == -EINVAL ? 400 : 500, "%s", err.message);
 	else
-		rest_reply_empty(call, 204);
+		switch_node(call, record, json_incref(before));
 }

@@ -35,6 +35,9 @@ static const struct route {
 	{ "GET", "/templates", templates_list },
 	{ "GET", "/templates/aliases/*", templates_get_alias },
 	{ "GET", "/templates/*", templates_get },
+	{ "GET", "/templates/*/tags", templates_tags },
+	{ "GET", "/templates/*/builds/*/status", builds_status },
+	{ "GET", "/templates/*/builds/*/logs", builds_logs },
 	{ "PATCH", "/templates/*", templates_update },
 	{ "DELETE", "/templates/*", templates_delete },
 	{ "GET", "/secrets", secrets_list },
@@ -202,7 +205,7 @@ struct record *rest_find_any(struct rest_call *call)
 static void keep_segment(struct rest_call *call, const char *text)
 {
 	if (call->reference[0])
-		(void)snprintf(call->outer, sizeof(call->outer), "%s", call->id);
+		(void)snprintf(call->outer, sizeof(call->outer), "%s", call->reference);
 	(void)snprintf(call->reference, sizeof(call->reference), "%s", text);
 	(void)snprintf(call->id, sizeof(call->id), "%s", text);
 }

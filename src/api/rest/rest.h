@@ -24,7 +24,7 @@ struct rest_call {
 	char user_id[40];    /* an access token's */
 	bool admin;          /* the admin token was sent */
 	char id[128];        /* what stands for the last '*' in the route's path */
-	char outer[128];     /* the same for the first of two */
+	char outer[400];     /* the same for the first of two */
 	char reference[400]; /* as id, which it may be too long for: a snapshot's name with its team */
 	json_t *body;        /* an object, never NULL */
 	bool version2;       /* the path began with /v2 */
@@ -48,8 +48,9 @@ bool rest_authenticate(struct rest_call *call, enum rest_who who);
 /* May the caller's team start `count` more of this size? False: the call has been answered. */
 bool rest_may_start(struct rest_call *call, unsigned count, const struct control_size *size);
 
-/* The call is answered with why control_may_start or resume_ask gave `ret`. */
-void rest_fail_start(struct rest_call *call, int ret, const struct error *err);
+/* Why control_may_start or resume_ask refused, as a status; the call is answered with it. */
+int rest_start_status(const struct error *err);
+void rest_fail_start(struct rest_call *call, const struct error *err);
 
 /* Print the routes, one a line: method, path, who. */
 void rest_print_routes(FILE *to);
@@ -67,6 +68,13 @@ bool rest_read_page(struct rest_call *call, struct rest_page *ret);
 
 /* Say where the next page begins. */
 void rest_more(struct rest_call *call, const struct rest_page *page);
+
+/* A number of the query that is not negative; one that is not there leaves `ret`. False: it is none, and the
+ * call has been answered. */
+bool rest_read_number(struct rest_call *call, const char *name, int64_t *ret);
+
+/* Whether a text that may be NULL is NULL or one of these. */
+bool rest_is_one_of(const char *text, const char *const *names, size_t count);
 
 /* A required text of a body: 1 to 127 bytes without control characters. NULL: the call has been answered. */
 const char *rest_read_name(struct rest_call *call, const char *key);
@@ -121,11 +129,18 @@ void sandboxes_undo(struct api *api, const char *id);
 json_t *keys_created(const struct key *key, const char *text);
 json_t *keys_entry(const struct key *key);
 /* `network` and `allow_internet_access` of a create: check them (0 or -errno with `err`), keep them
- * (likewise), give them to a copy (likewise), show what is kept in a sandbox's details. */
+ * (likewise), show what is kept in a sandbox's details. */
 int network_check(const json_t *body, struct error *err);
 int network_keep(struct api *api, const char *id, const json_t *body, struct error *err);
-int network_copy(struct api *api, const char *from, const char *to, struct error *err);
 void network_show(struct api *api, const char *id, json_t *json);
+
+/*
+ * `volumeMounts` of a create: new reference to what the record has of it, or NULL for none. 0; -EINVAL with
+ * all that is wrong, -EIO. What the node is told of them; what clients are. New references.
+ */
+int mounts_read(const struct rest_call *call, json_t **ret, struct error *err);
+json_t *mounts_for_node(const json_t *mounts);
+json_t *mounts_show(const json_t *mounts);
 
 /* Handlers, by subject. */
 void sandboxes_create(struct rest_call *call);
@@ -153,6 +168,9 @@ void templates_get(struct rest_call *call);
 void templates_get_alias(struct rest_call *call);
 void templates_update(struct rest_call *call);
 void templates_delete(struct rest_call *call);
+void builds_status(struct rest_call *call);
+void builds_logs(struct rest_call *call);
+void templates_tags(struct rest_call *call);
 void teams_list(struct rest_call *call);
 void teams_metrics(struct rest_call *call);
 void teams_metrics_max(struct rest_call *call);

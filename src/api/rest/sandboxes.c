@@ -40,6 +40,8 @@ json_t *sandboxes_entry(const struct record *record)
 	                 "envdVersion", API_ENVD_VERSION);
 	if (record->alias[0])
 		(void)json_object_set_new(json, "alias", json_string(record->alias));
+	if (record->volume_mounts)
+		(void)json_object_set_new(json, "volumeMounts", mounts_show(record->volume_mounts));
 	return json;
 }
 
@@ -114,7 +116,7 @@ static void finish_end(int status, const char *data, size_t size, const struct e
 		rest_fail_node(call, status == 204 ? 404 : status, data, size, err);
 		return;
 	}
-	record->end_at_ms = call->number;
+	record_set_end(record, call->number);
 	if (registry_update(call->api->registry, record, &failure) < 0)
 		log_error("%s", failure.message);
 	answer(call, record);

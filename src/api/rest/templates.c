@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/rest/rest.h"
+#include "api/rest/templates_internal.h"
 #include "api/store/snapshots.h"
-#include "api/store/templates.h"
 
 /* --- what clients are told --- */
 
@@ -56,23 +55,14 @@ static json_t *build_entry(const json_t *template)
 
 /* --- which one --- */
 
-/* What a request names: a snapshot of the team, or a template of anyone. */
-struct subject {
-	char name[128];    /* of a template; of a snapshot what the client calls it */
-	char build_id[40]; /* of a snapshot; "": it is none */
-	struct template_row row;
-	struct rest_page page;
-};
-
 static void not_found(struct rest_call *call, const char *name)
 {
 	rest_fail(call, 404, "Template '%s' not found or you don't have access to it", name);
 }
 
-/* NULL: the call has been answered. Else the call's own, to be freed. */
-static struct subject *find_subject(struct rest_call *call)
+struct template_subject *templates_find_subject(struct rest_call *call, const char *reference)
 {
-	struct subject *subject = calloc(1, sizeof(*subject));
+	struct template_subject *subject = calloc(1, sizeof(*subject));
 	struct store *store = call->api->store;
 	struct error err = { 0 };
 	int ret;
@@ -81,14 +71,14 @@ static struct subject *find_subject(struct rest_call *call)
 		rest_fail(call, 500, "out of memory");
 		return NULL;
 	}
-	ret = sandboxes_read_template(call->reference, subject->name, &err);
+	ret = sandboxes_read_template(reference, subject->name, &err);
 	if (ret < 0) {
 		rest_fail(call, ret == -ENOENT ? 404 : 400, "%s", err.message);
 		free(subject);
 		return NULL;
 	}
 	ret = -ENOENT;
-	if (!rest_names_other_team(call, call->reference))
+	if (!rest_names_other_team(call, reference))
 		ret = store_find_snapshot(store, call->team_id, subject->name, subject->build_id);
 	if (ret == -ENOENT)
 		ret = store_get_template(store, subject->name, &subject->row, &err);
@@ -106,14 +96,14 @@ static struct subject *find_subject(struct rest_call *call)
 	return subject;
 }
 
-static bool is_own(const struct rest_call *call, const struct subject *subject)
+bool templates_is_own(const struct rest_call *call, const struct template_subject *subject)
 {
 	return strcmp(subject->row.team_id, call->team_id) == 0;
 }
 
-static void ask_node(struct rest_call *call, const char *method, http_simple_fn *done)
+void templates_ask_node(struct rest_call *call, const struct template_subject *subject, const char *method,
+                        http_simple_fn *done)
 {
-	const struct subject *subject = call->own;
 	char target[160];
 
 	(void)snprintf(target, sizeof(target), "/v1/templates/%s",
@@ -121,12 +111,10 @@ static void ask_node(struct rest_call *call, const char *method, http_simple_fn 
 	api_call_node(call->api, method, target, NULL, done, call);
 }
 
-/* The node's builds of the subject, newest first. NULL: the call has been answered, and the subject is freed.
- */
-static json_t *take_builds(struct rest_call *call, int status, const char *data, size_t size,
-                           const struct error *err)
+json_t *templates_take_builds(struct rest_call *call, int status, const char *data, size_t size,
+                              const struct error *err)
 {
-	struct subject *subject = call->own;
+	struct template_subject *subject = call->own;
 	json_t *builds = status == 200 ? json_loadb(data, size, 0, NULL) : NULL;
 
 	if (json_array_size(builds) > 0)
@@ -193,9 +181,9 @@ void templates_list(struct rest_call *call)
 static void on_get(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
-	struct subject *subject = call->own;
+	struct template_subject *subject = call->own;
 	const struct template_row *row = &subject->row;
-	cleanup_json json_t *builds = take_builds(call, status, data, size, err);
+	cleanup_json json_t *builds = templates_take_builds(call, status, data, size, err);
 	json_t *page;
 	json_t *answer;
 
@@ -207,7 +195,7 @@ static void on_get(int status, const char *data, size_t size, const struct error
 			(void)json_array_append_new(page, build_entry(json_array_get(builds, (size_t)i)));
 	if ((size_t)(subject->page.first + subject->page.limit) < json_array_size(builds) && call->exchange)
 		rest_more(call, &subject->page);
-	if (!is_own(call, subject)) {
+	if (!templates_is_own(call, subject)) {
 		json_decref(page);
 		rest_fail(call, 403, "You don't have access to this sandbox template (%s)", subject->name);
 	} else {
@@ -229,26 +217,26 @@ static void on_get(int status, const char *data, size_t size, const struct error
 void templates_get(struct rest_call *call)
 {
 	struct rest_page page;
-	struct subject *subject;
+	struct template_subject *subject;
 
 	if (!rest_read_page(call, &page))
 		return;
-	subject = find_subject(call);
+	subject = templates_find_subject(call, call->reference);
 	if (!subject)
 		return;
 	subject->page = page;
-	ask_node(call, "GET", on_get);
+	templates_ask_node(call, call->own, "GET", on_get);
 }
 
 static void on_alias(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
-	struct subject *subject = call->own;
-	cleanup_json json_t *builds = take_builds(call, status, data, size, err);
+	struct template_subject *subject = call->own;
+	cleanup_json json_t *builds = templates_take_builds(call, status, data, size, err);
 
 	if (!builds)
 		return;
-	if (is_own(call, subject))
+	if (templates_is_own(call, subject))
 		rest_reply(
 		        call, 200,
 		        json_pack("{s:s,s:b}", "templateID", subject->name, "public", subject->row.public));
@@ -259,8 +247,8 @@ static void on_alias(int status, const char *data, size_t size, const struct err
 
 void templates_get_alias(struct rest_call *call)
 {
-	if (find_subject(call))
-		ask_node(call, "GET", on_alias);
+	if (templates_find_subject(call, call->reference))
+		templates_ask_node(call, call->own, "GET", on_alias);
 }
 
 /* --- change --- */
@@ -268,8 +256,8 @@ void templates_get_alias(struct rest_call *call)
 static void on_patch(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
-	struct subject *subject = call->own;
-	cleanup_json json_t *builds = take_builds(call, status, data, size, err);
+	struct template_subject *subject = call->own;
+	cleanup_json json_t *builds = templates_take_builds(call, status, data, size, err);
 	struct error failure = { 0 };
 	const json_t *public;
 
@@ -290,21 +278,21 @@ void templates_update(struct rest_call *call)
 {
 	struct error err = { 0 };
 	bool public = false;
-	struct subject *subject;
+	struct template_subject *subject;
 
 	if (json_read_bool(call->body, "public", JSON_OPTIONAL, &public, &err) < 0) {
 		rest_fail(call, 400, "Invalid request body: %s", err.message);
 		return;
 	}
-	subject = find_subject(call);
+	subject = templates_find_subject(call, call->reference);
 	if (!subject)
 		return;
 	if (subject->build_id[0] && public)
 		rest_fail(call, 400, "a snapshot cannot be made public");
-	else if (!is_own(call, subject))
+	else if (!templates_is_own(call, subject))
 		not_found(call, subject->name);
 	else {
-		ask_node(call, "GET", on_patch);
+		templates_ask_node(call, call->own, "GET", on_patch);
 		return;
 	}
 	free(subject);
@@ -313,7 +301,8 @@ void templates_update(struct rest_call *call)
 /* --- delete --- */
 
 /* What we know of it goes, or of a snapshot that is still needed comes back. */
-static int forget(struct rest_call *call, const struct subject *subject, int status, struct error *err)
+static int forget(struct rest_call *call, const struct template_subject *subject, int status,
+                  struct error *err)
 {
 	struct store *store = call->api->store;
 
@@ -327,7 +316,7 @@ static int forget(struct rest_call *call, const struct subject *subject, int sta
 static void on_deleted(int status, const char *data, size_t size, const struct error *err, void *context)
 {
 	struct rest_call *call = context;
-	struct subject *subject = call->own;
+	struct template_subject *subject = call->own;
 	struct error failure = { 0 };
 
 	if (forget(call, subject, status, &failure) < 0)
@@ -345,7 +334,7 @@ static void on_deleted(int status, const char *data, size_t size, const struct e
 }
 
 /* NULL, or what the sandboxes that a template would be missing to do. */
-static const char *users_of(struct rest_call *call, const struct subject *subject)
+static const char *users_of(struct rest_call *call, const struct template_subject *subject)
 {
 	const char *users = NULL;
 
@@ -364,14 +353,14 @@ static const char *users_of(struct rest_call *call, const struct subject *subjec
 /* The node refuses what is still needed; what E2B says of it is told when we know it ourselves. */
 void templates_delete(struct rest_call *call)
 {
-	struct subject *subject = find_subject(call);
+	struct template_subject *subject = templates_find_subject(call, call->reference);
 	struct error err = { 0 };
 	const char *users;
 
 	if (!subject)
 		return;
-	users = is_own(call, subject) ? users_of(call, subject) : NULL;
-	if (!is_own(call, subject))
+	users = templates_is_own(call, subject) ? users_of(call, subject) : NULL;
+	if (!templates_is_own(call, subject))
 		not_found(call, subject->name);
 	else if (users)
 		rest_fail(call, 400, "cannot delete template '%s' because there are %s sandboxes using it",
@@ -380,7 +369,7 @@ void templates_delete(struct rest_call *call)
 	         store_settle_snapshot(call->api->store, subject->build_id, false, &err) < 0)
 		rest_fail(call, 500, "%s", err.message);
 	else {
-		ask_node(call, "DELETE", on_deleted);
+		templates_ask_node(call, call->own, "DELETE", on_deleted);
 		return;
 	}
 	free(subject);

@@ -25,5 +25,11 @@ sqlite3_stmt *store_query(struct store *store, struct error *err, const char *sq
 /* The same for what gives no rows: the number of rows that it changed, or -EIO with `err`. */
 int store_execute(struct store *store, struct error *err, const char *sql, const char *types, ...);
 
+/* What that gave, where it does not matter how many. */
+static inline int store_any(int changed)
+{
+	return changed < 0 ? changed : 0;
+}
+
 /* The text of a column; a null is "". */
 void store_column(sqlite3_stmt *query, int column, char *to, size_t size);

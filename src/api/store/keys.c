@@ -112,9 +112,8 @@ int store_create_key(struct store *store, enum key_kind kind, const char *owner,
 		(void)snprintf(ret->team_id, sizeof(ret->team_id), "%s", owner);
 	(void)snprintf(ret->user_id, sizeof(ret->user_id), "%s", user_id);
 	store_hash(text, hash);
-	code = store_execute(store, err, kinds[kind].insert, "sssssssii", hash, ret->id, owner, user_id, name,
-	                     ret->start, ret->end, ret->length, ret->created_at_ms);
-	return code < 0 ? -EIO : 0;
+	return store_any(store_execute(store, err, kinds[kind].insert, "sssssssii", hash, ret->id, owner,
+	                               user_id, name, ret->start, ret->end, ret->length, ret->created_at_ms));
 }
 
 int store_find_key(struct store *store, enum key_kind kind, const char *text, struct key *ret)
@@ -155,9 +154,7 @@ int store_delete_key(struct store *store, enum key_kind kind, const char *owner,
 
 int store_note_use(struct store *store, enum key_kind kind, const char *id, int64_t at_ms, struct error *err)
 {
-	int ret = store_execute(store, err, kinds[kind].use, "si", id, at_ms);
-
-	return ret < 0 ? ret : 0;
+	return store_any(store_execute(store, err, kinds[kind].use, "si", id, at_ms));
 }
 
 /* --- API keys alone --- */

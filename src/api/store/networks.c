@@ -7,10 +7,8 @@
 
 int store_put_network(struct store *store, const char *sandbox_id, const char *setting, struct error *err)
 {
-	int ret = store_execute(store, err, "INSERT OR REPLACE INTO networks VALUES (?1, ?2)", "ss",
-	                        sandbox_id, setting);
-
-	return ret < 0 ? ret : 0;
+	return store_any(store_execute(store, err, "INSERT OR REPLACE INTO networks VALUES (?1, ?2)", "ss",
+	                               sandbox_id, setting));
 }
 
 int store_get_network(struct store *store, const char *sandbox_id, char **ret, struct error *err)

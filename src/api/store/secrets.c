@@ -174,8 +174,7 @@ int store_create_secret(struct store *store, const unsigned char key[SECRET_KEY_
 	random_id(secret->id + 4, 20);
 	secret->version = 1;
 	secret->created_at_ms = secret->updated_at_ms = time_wall_ms();
-	ret = store_end(store, insert(store, key, secret, value, err), err);
-	return ret < 0 ? ret : 0;
+	return store_any(store_end(store, insert(store, key, secret, value, err), err));
 }
 
 int store_update_secret(struct store *store, const unsigned char key[SECRET_KEY_SIZE], struct secret *secret,
@@ -198,15 +197,12 @@ int store_update_secret(struct store *store, const unsigned char key[SECRET_KEY_
 		ret = store_execute(store, err,
 		                    "DELETE FROM secret_versions WHERE secret_id = ?1 AND version <= ?2",
 		                    "si", secret->id, secret->version - SECRET_VERSIONS);
-	ret = store_end(store, ret, err);
-	return ret < 0 ? ret : 0;
+	return store_any(store_end(store, ret, err));
 }
 
 int store_delete_secret(struct store *store, const struct secret *secret, struct error *err)
 {
-	int ret = store_execute(store, err, "DELETE FROM secrets WHERE id = ?1", "s", secret->id);
-
-	return ret < 0 ? ret : 0;
+	return store_any(store_execute(store, err, "DELETE FROM secrets WHERE id = ?1", "s", secret->id));
 }
 
 int store_list_secrets(struct store *store, const char *team_id, int64_t first, int64_t limit,

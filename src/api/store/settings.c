@@ -18,24 +18,20 @@ int store_get_setting(struct store *store, const char *name, char *value, size_t
 
 int store_put_setting(struct store *store, const char *name, const char *value, struct error *err)
 {
-	int ret =
+	return store_any(
 	        store_execute(store, err,
 	                      "INSERT INTO settings VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value ="
 	                      " excluded.value",
-	                      "ss", name, value);
-
-	return ret < 0 ? ret : 0;
+	                      "ss", name, value));
 }
 
 int store_put_sample(struct store *store, const char *team_id, const struct sample *sample, struct error *err)
 {
 	/* Milliseconds: no loss, and one kind of parameter less. */
-	int ret = store_execute(store, err,
-	                        "INSERT OR REPLACE INTO team_samples VALUES (?1, ?2, ?3, ?4, ?5 / 1000.0)",
-	                        "siiii", team_id, sample->at_ms, sample->concurrent, sample->started,
-	                        (int64_t)(sample->seconds * 1000));
-
-	return ret < 0 ? ret : 0;
+	return store_any(store_execute(
+	        store, err, "INSERT OR REPLACE INTO team_samples VALUES (?1, ?2, ?3, ?4, ?5 / 1000.0)",
+	        "siiii", team_id, sample->at_ms, sample->concurrent, sample->started,
+	        (int64_t)(sample->seconds * 1000)));
 }
 
 int store_list_samples(struct store *store, const char *team_id, int64_t from_ms, int64_t to_ms,
@@ -61,9 +57,8 @@ int store_list_samples(struct store *store, const char *team_id, int64_t from_ms
 
 int store_drop_samples(struct store *store, int64_t before_ms, struct error *err)
 {
-	int ret = store_execute(store, err, "DELETE FROM team_samples WHERE at_ms < ?1", "i", before_ms);
-
-	return ret < 0 ? ret : 0;
+	return store_any(
+	        store_execute(store, err, "DELETE FROM team_samples WHERE at_ms < ?1", "i", before_ms));
 }
 
 int store_any_secret(struct store *store, bool *ret, struct error *err)

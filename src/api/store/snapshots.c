@@ -1,7 +1,6 @@
 #include "api/store/snapshots.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "api/store/internal.h"
 
@@ -9,27 +8,22 @@
 
 int store_put_snapshot(struct store *store, const struct snapshot *snapshot, struct error *err)
 {
-	int ret = store_execute(
+	return store_any(store_execute(
 	        store, err, "INSERT INTO snapshots (" COLUMNS ", settled) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
 	        "sssssi", snapshot->build_id, snapshot->id, snapshot->team_id, snapshot->name,
-	        snapshot->sandbox_id, snapshot->created_at_ms);
-
-	return ret < 0 ? ret : 0;
+	        snapshot->sandbox_id, snapshot->created_at_ms));
 }
 
 int store_settle_snapshot(struct store *store, const char *build_id, bool settled, struct error *err)
 {
-	int ret = store_execute(store, err, "UPDATE snapshots SET settled = ?2 WHERE build_id = ?1", "si",
-	                        build_id, (int64_t)settled);
-
-	return ret < 0 ? ret : 0;
+	return store_any(store_execute(store, err, "UPDATE snapshots SET settled = ?2 WHERE build_id = ?1",
+	                               "si", build_id, (int64_t)settled));
 }
 
 int store_delete_snapshot(struct store *store, const char *build_id, struct error *err)
 {
-	int ret = store_execute(store, err, "DELETE FROM snapshots WHERE build_id = ?1", "s", build_id);
-
-	return ret < 0 ? ret : 0;
+	return store_any(
+	        store_execute(store, err, "DELETE FROM snapshots WHERE build_id = ?1", "s", build_id));
 }
 
 static void read_row(sqlite3_stmt *query, struct snapshot *snapshot)

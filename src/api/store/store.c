@@ -79,11 +79,14 @@ static const char *const migrations[] = {
 	"ALTER TABLE sandboxes ADD COLUMN ingress TEXT NOT NULL DEFAULT '{}';",
 	/* A snapshot whose files the node may have or not. */
 	"ALTER TABLE snapshots ADD COLUMN settled INTEGER NOT NULL DEFAULT 1;",
+	/* The volumes that it has mounted, as JSON. */
+	"ALTER TABLE sandboxes ADD COLUMN mounts TEXT NOT NULL DEFAULT '[]';",
 };
 
 /* In the order in which they are bound and read. */
 #define SANDBOX_COLUMNS                                                                                      \
-	"id, team_id, template_id, alias, access_token, vsock_path, metadata, ingress, started_at_ms, "      \
+	"id, team_id, template_id, alias, access_token, vsock_path, metadata, ingress, mounts, "             \
+	"started_at_ms, "                                                                                    \
 	"end_at_ms, vcpu_count, memory_mib, disk_mib, running, paused, auto_pause, auto_resume"
 
 enum statement {
@@ -99,7 +102,7 @@ static const char *const statements[] = {
 	[TEAM_NAME] = "SELECT name FROM teams WHERE id = ?1",
 	[PUT_SANDBOX] =
 	        "INSERT INTO sandboxes (" SANDBOX_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, "
-	        "?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
+	        "?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
 	        " ON CONFLICT (id) DO UPDATE SET vsock_path = excluded.vsock_path, end_at_ms = "
 	        "excluded.end_at_ms,"
 	        " started_at_ms = excluded.started_at_ms, vcpu_count = excluded.vcpu_count,"
@@ -293,12 +296,22 @@ static void ingress_read(struct record *record, const char *text)
 	record->resume_timeout = json_integer_value(json_object_get(json, "resume_timeout"));
 }
 
+static void mounts_load(struct record *record, const char *text)
+{
+	cleanup_json json_t *mounts = json_loads(text, 0, NULL);
+
+	if (json_array_size(mounts))
+		record->volume_mounts = json_incref(mounts);
+}
+
 int store_put_sandbox(struct store *store, const struct record *record, struct error *err)
 {
 	sqlite3_stmt *statement = store->prepared[PUT_SANDBOX];
 	bool is_paused = record->state == RECORD_PAUSED || record->state == RECORD_RESUMING;
 	cleanup_free char *metadata = json_dumps(record->metadata, JSON_COMPACT);
 	cleanup_free char *ingress = ingress_write(record);
+	cleanup_free char *mounts =
+	        record->volume_mounts ? json_dumps(record->volume_mounts, JSON_COMPACT) : NULL;
 	const char *const texts[] = { record->id,
 		                      record->team_id,
 		                      record->template_id,
@@ -306,7 +319,8 @@ int store_put_sandbox(struct store *store, const struct record *record, struct e
 		                      record->access_token,
 		                      record->vsock_path,
 		                      metadata,
-		                      ingress };
+		                      ingress,
+		                      mounts ? mounts : "[]" };
 	const int64_t numbers[] = {
 		record->started_at_ms, record->end_at_ms,          record->vcpu_count, record->memory_mib,
 		record->disk_mib,      record_has_machine(record), is_paused,          record->auto_pause,
@@ -354,14 +368,15 @@ static struct record *read_row(sqlite3_stmt *query)
 		record->metadata = json_object();
 	}
 	ingress_read(record, (const char *)sqlite3_column_text(query, 7));
-	record->started_at_ms = sqlite3_column_int64(query, 8);
-	record->end_at_ms = sqlite3_column_int64(query, 9);
-	record->vcpu_count = sqlite3_column_int(query, 10);
-	record->memory_mib = sqlite3_column_int(query, 11);
-	record->disk_mib = sqlite3_column_int(query, 12);
-	record_load_state(record, sqlite3_column_int(query, 13), sqlite3_column_int(query, 14));
-	record->auto_pause = sqlite3_column_int(query, 15);
-	record->auto_resume = sqlite3_column_int(query, 16);
+	mounts_load(record, (const char *)sqlite3_column_text(query, 8));
+	record->started_at_ms = sqlite3_column_int64(query, 9);
+	record->end_at_ms = sqlite3_column_int64(query, 10);
+	record->vcpu_count = sqlite3_column_int(query, 11);
+	record->memory_mib = sqlite3_column_int(query, 12);
+	record->disk_mib = sqlite3_column_int(query, 13);
+	record_load_state(record, sqlite3_column_int(query, 14), sqlite3_column_int(query, 15));
+	record->auto_pause = sqlite3_column_int(query, 16);
+	record->auto_resume = sqlite3_column_int(query, 17);
 	return record;
 }
 

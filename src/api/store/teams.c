@@ -53,8 +53,7 @@ int store_create_team(struct store *store, struct team *team, struct error *err)
 	if (ret >= 0)
 		ret = store_execute(store, err, "INSERT INTO members VALUES (?1, ?2, ?3)", "ssi", user_id,
 		                    team->id, team->created_at_ms);
-	ret = store_end(store, ret, err);
-	return ret < 0 ? ret : 0;
+	return store_any(store_end(store, ret, err));
 }
 
 int store_find_team(struct store *store, const char *id, struct team *ret, struct error *err)
@@ -80,7 +79,7 @@ int store_update_team(struct store *store, const struct team *team, struct error
 	        "ssiiii", team->id, team->name, team->limits.sandboxes, team->limits.vcpus,
 	        team->limits.memory_mib, team->limits.disk_mib);
 
-	return ret == 0 ? error_set(err, ENOENT, "Team not found") : ret < 0 ? ret : 0;
+	return ret == 0 ? error_set(err, ENOENT, "Team not found") : store_any(ret);
 }
 
 int store_list_teams(struct store *store, void (*take)(void *context, const struct team *team), void *context,

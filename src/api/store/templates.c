@@ -29,29 +29,25 @@ int store_get_template(struct store *store, const char *name, struct template_ro
 int store_put_template(struct store *store, const char *name, const char *team_id, bool public,
                        struct error *err)
 {
-	int ret = store_execute(store, err,
-	                        "INSERT INTO templates VALUES (?1, ?2, ?3, 0, 0, ?4) ON CONFLICT (id) DO"
-	                        " UPDATE SET team_id = excluded.team_id, public = excluded.public,"
-	                        " updated_at_ms = excluded.updated_at_ms",
-	                        "ssii", name, team_id, (int64_t) public, time_wall_ms());
-
-	return ret < 0 ? ret : 0;
+	return store_any(
+	        store_execute(store, err,
+	                      "INSERT INTO templates VALUES (?1, ?2, ?3, 0, 0, ?4) ON CONFLICT (id) DO"
+	                      " UPDATE SET team_id = excluded.team_id, public = excluded.public,"
+	                      " updated_at_ms = excluded.updated_at_ms",
+	                      "ssii", name, team_id, (int64_t) public, time_wall_ms()));
 }
 
 int store_note_spawn(struct store *store, const char *name, struct error *err)
 {
-	int ret = store_execute(store, err,
-	                        "INSERT INTO templates VALUES (?1, '" STORE_FIRST_TEAM "', 1, 1, ?2, 0) ON"
-	                        " CONFLICT (id) DO UPDATE SET spawn_count = spawn_count + 1,"
-	                        " last_spawned_at_ms = excluded.last_spawned_at_ms",
-	                        "si", name, time_wall_ms());
-
-	return ret < 0 ? ret : 0;
+	return store_any(store_execute(store, err,
+	                               "INSERT INTO templates VALUES (?1, '" STORE_FIRST_TEAM
+	                               "', 1, 1, ?2, 0) ON"
+	                               " CONFLICT (id) DO UPDATE SET spawn_count = spawn_count + 1,"
+	                               " last_spawned_at_ms = excluded.last_spawned_at_ms",
+	                               "si", name, time_wall_ms()));
 }
 
 int store_forget_template(struct store *store, const char *name, struct error *err)
 {
-	int ret = store_execute(store, err, "DELETE FROM templates WHERE id = ?1", "s", name);
-
-	return ret < 0 ? ret : 0;
+	return store_any(store_execute(store, err, "DELETE FROM templates WHERE id = ?1", "s", name));
 }

@@ -29,10 +29,9 @@ int store_put_volume(struct store *store, const struct volume_record *volume, st
 	return ret ? 0 : error_set(err, EEXIST, "Volume with name '%s' already exists", volume->name);
 }
 
-int store_find_volume(struct store *store, const char *id, struct volume_record *ret, struct error *err)
+/* Takes `query`. */
+static int find_one(struct store *store, sqlite3_stmt *query, struct volume_record *ret, struct error *err)
 {
-	sqlite3_stmt *query =
-	        store_query(store, err, "SELECT " COLUMNS " FROM volumes WHERE id = ?1", "s", id);
 	int code = query ? sqlite3_step(query) : SQLITE_ERROR;
 	int result = code == SQLITE_ROW ? 0 : -ENOENT;
 
@@ -42,6 +41,23 @@ int store_find_volume(struct store *store, const char *id, struct volume_record 
 		result = store_fail(store, err, "volumes");
 	(void)sqlite3_finalize(query);
 	return query ? result : -EIO;
+}
+
+int store_find_volume(struct store *store, const char *id, struct volume_record *ret, struct error *err)
+{
+	return find_one(store,
+	                store_query(store, err, "SELECT " COLUMNS " FROM volumes WHERE id = ?1", "s", id),
+	                ret, err);
+}
+
+int store_find_volume_named(struct store *store, const char *team_id, const char *name,
+                            struct volume_record *ret, struct error *err)
+{
+	return find_one(store,
+	                store_query(store, err,
+	                            "SELECT " COLUMNS " FROM volumes WHERE team_id = ?1 AND name = ?2", "ss",
+	                            team_id, name),
+	                ret, err);
 }
 
 int store_delete_volume(struct store *store, const char *id, struct error *err)

@@ -18,6 +18,9 @@ int store_put_volume(struct store *store, const struct volume_record *volume, st
 
 /* 0, -ENOENT, -EIO with `err`. */
 int store_find_volume(struct store *store, const char *id, struct volume_record *ret, struct error *err);
+/* A team's of that name. As store_find_volume. */
+int store_find_volume_named(struct store *store, const char *team_id, const char *name,
+                            struct volume_record *ret, struct error *err);
 int store_delete_volume(struct store *store, const char *id, struct error *err);
 
 /* A team's by age. 0 or -EIO with `err`. */

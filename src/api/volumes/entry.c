@@ -12,8 +12,8 @@
 #include "base/base.h"
 
 #define OWNER          "user.atoll.owner" /* "UID GID MODE", decimal */
-#define MODE_FILE      0644
-#define MODE_DIRECTORY 0755
+#define MODE_FILE      0666 /* as E2B: whoever has the volume may write, whichever user of a guest it is */
+#define MODE_DIRECTORY 0777
 
 /* --- owners --- */
 
@@ -22,7 +22,7 @@ static void link_of(int fd, char link[32])
 	(void)snprintf(link, 32, "/proc/self/fd/%d", fd);
 }
 
-static void read_owner(int fd, mode_t type, struct tree_owner *owner)
+void tree_read_owner(int fd, mode_t type, struct tree_owner *owner)
 {
 	char link[32];
 	char text[64];
@@ -53,7 +53,7 @@ int tree_write_owner(int fd, const struct tree_owner *owner)
 		return 0;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	read_owner(fd, st.st_mode, &whole);
+	tree_read_owner(fd, st.st_mode, &whole);
 	size = snprintf(text, sizeof(text), "%u %u %u", owner->has_uid ? owner->uid : whole.uid,
 	                owner->has_gid ? owner->gid : whole.gid, owner->has_mode ? owner->mode : whole.mode);
 	link_of(fd, link);
@@ -90,7 +90,7 @@ int tree_write_entry(int fd, const char *path, struct buffer *json)
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	read_owner(fd, st.st_mode, &owner);
+	tree_read_owner(fd, st.st_mode, &owner);
 	(void)snprintf(full, sizeof(full), "/%s", path);
 	entry = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:s,s:s,s:s}", "name", slash ? slash + 1 : path,
 	                  "type", type_name(st.st_mode), "path", full, "size", (json_int_t)st.st_size, "mode",

@@ -1,5 +1,5 @@
-/* What the files of the tree share: path.c (ways), entry.c (what an entry is), tree.c (changes). Private to
- * them. */
+/* What the files of the tree share: path.c (ways), entry.c (what an entry is), tree.c (changes), operation.c
+ * (what guests ask for). Private to them. */
 #pragma once
 
 #include <dirent.h>
@@ -21,6 +21,10 @@ struct dirent *tree_next(DIR *stream);
 
 /* Fill `err`, in the clients' words. -code. */
 int tree_fail(struct error *err, int code, const char *path);
+
+/* Who owns the entry that is open as `fd`, which may be O_PATH, and its mode: what a client said, else the
+ * default for its type. */
+void tree_read_owner(int fd, mode_t type, struct tree_owner *owner);
 
 /* Note who owns the entry that is open as `fd`, which may be O_PATH. 0 or -errno. */
 int tree_write_owner(int fd, const struct tree_owner *owner);
