@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -50,6 +51,30 @@ static void say_kvm(const struct host_probe *probe)
 	}
 }
 
+/* The node knows what it needs. In a lab host it is the lab's kernel that must have it, whose log tells. */
+static bool check_network(const struct cli_places *places)
+{
+	char path[400];
+	int status = 0;
+	pid_t child;
+
+	(void)snprintf(path, sizeof(path), "%s/atoll-node", places->bin);
+	if (places->lab || geteuid() != 0 || access(path, X_OK) != 0)
+		return true;
+	(void)fflush(stdout);
+	child = fork();
+	if (child == 0) {
+		(void)execl(path, "atoll-node", "--probe-network", (char *)NULL);
+		_exit(127);
+	}
+	if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status))
+		return false;
+	if (WEXITSTATUS(status) != 0)
+		puts("         mend it with: modprobe -a tun veth nf_tables nft_chain_nat nft_masq nft_nat "
+		     "nft_ct nft_limit nft_connlimit nft_objref nf_conntrack_netlink");
+	return WEXITSTATUS(status) == 0;
+}
+
 int cli_doctor(int argc, char **argv)
 {
 	struct cli_places places = { 0 };
@@ -77,6 +102,7 @@ int cli_doctor(int argc, char **argv)
 		(void)snprintf(path, sizeof(path), "%s/%s", places.bin, programs[i]);
 		whole &= check(path, "one of Atoll's programs", "make build");
 	}
+	whole &= check_network(&places);
 	puts(whole ? "all that is needed is there" : "not all that is needed is there");
 	return whole ? EXIT_SUCCESS : EXIT_FAILURE;
 }

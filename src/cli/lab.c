@@ -7,6 +7,7 @@
 
 #include "base/base.h"
 #include "cli/cli.h"
+#include "cli/settings.h"
 
 static int usage(void)
 {
@@ -31,6 +32,7 @@ int cli_lab_command(int argc, char **argv)
 	struct cli_places places = { 0 };
 	struct host_probe probe;
 	struct error err = { 0 };
+	const char *settings[SETTINGS_WORDS];
 	struct lab lab;
 	const char *verb = argc > 1 ? argv[1] : "";
 	bool exec = strcmp(verb, "exec") == 0;
@@ -39,8 +41,11 @@ int cli_lab_command(int argc, char **argv)
 	if (cli_find_places(&places, &err) < 0)
 		return cli_fail(&err);
 	lab = cli_lab(&places);
-	if (strcmp(verb, "start") == 0)
-		return lab_start(&lab, &err) < 0 ? cli_fail(&err) : EXIT_SUCCESS;
+	if (strcmp(verb, "start") == 0) {
+		lab.settings = settings;
+		return settings_read(settings, &err) < 0 || lab_start(&lab, &err) < 0 ? cli_fail(&err)
+		                                                                      : EXIT_SUCCESS;
+	}
 	if (strcmp(verb, "stop") == 0)
 		return lab_stop(&lab, &err) < 0 ? cli_fail(&err) : EXIT_SUCCESS;
 	if (!exec && strcmp(verb, "shell") != 0)

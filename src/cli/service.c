@@ -13,6 +13,7 @@
 
 #include "base/base.h"
 #include "cli/request.h"
+#include "cli/settings.h"
 #include "net/tls_authority.h"
 
 #define HEALTH_SECONDS 60
@@ -83,34 +84,38 @@ static int lock_pid_file(const struct cli_places *places)
 	return -EWOULDBLOCK;
 }
 
-/* Append what there is of TLS to arguments that end with NULL; three pairs have room. */
+/* Append words to arguments, both ended by NULL. */
+static void add_words(const char **arguments, const char *const *words)
+{
+	while (*arguments)
+		arguments++;
+	while (*words)
+		*arguments++ = *words++;
+}
+
+/* What there is of TLS; three pairs have room. */
 static void add_tls(const struct cli_places *places, const char **arguments, const char *listen)
 {
 	const char *certificate = getenv("ATOLL_TLS_CERT");
 	const char *key = getenv("ATOLL_TLS_KEY");
+	const char *const own[] = { "--tls-listen", listen, NULL };
+	const char *const given[] = { "--tls-cert", certificate, "--tls-key", key, NULL };
 
-	while (*arguments)
-		arguments++;
 	if (!places->tls_port)
 		return;
-	*arguments++ = "--tls-listen";
-	*arguments++ = listen;
-	if (certificate && key) {
-		*arguments++ = "--tls-cert";
-		*arguments++ = certificate;
-		*arguments++ = "--tls-key";
-		*arguments++ = key;
-	}
+	add_words(arguments, own);
+	if (certificate && key)
+		add_words(arguments, given);
 }
 
 /* Run `atoll supervise` as a daemon; it inherits the lock on its pid file. */
-static void become_supervisor(const struct cli_places *places, int lock)
+static void become_supervisor(const struct cli_places *places, const char *const *settings, int lock)
 {
 	char log[300];
 	char listen[96];
 	char tls_listen[96];
 	char self[300];
-	const char *arguments[20] = { "atoll",      "supervise", "--run",     places->run, "--data",
+	const char *arguments[24] = { "atoll",      "supervise", "--run",     places->run, "--data",
 		                      places->data, "--bin",     places->bin, "--listen",  listen };
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int fd;
@@ -120,6 +125,7 @@ static void become_supervisor(const struct cli_places *places, int lock)
 	(void)snprintf(self, sizeof(self), "%s/atoll", places->bin);
 	(void)snprintf(tls_listen, sizeof(tls_listen), "%s:%u", places->tls_ip, places->tls_port);
 	add_tls(places, arguments, tls_listen);
+	add_words(arguments, settings);
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	(void)setsid();
 	if (ftruncate(lock, 0) < 0 || dprintf(lock, "%d\n", (int)getpid()) < 0)
@@ -131,7 +137,7 @@ static void become_supervisor(const struct cli_places *places, int lock)
 	_exit(127);
 }
 
-static int start_here(const struct cli_places *places, struct error *err)
+static int start_here(const struct cli_places *places, const char *const *settings, struct error *err)
 {
 	int lock;
 	pid_t pid;
@@ -143,7 +149,7 @@ static int start_here(const struct cli_places *places, struct error *err)
 		return 0;
 	pid = fork();
 	if (pid == 0)
-		become_supervisor(places, lock);
+		become_supervisor(places, settings, lock);
 	close(lock);
 	return pid < 0 ? error_errno(err, errno, "start the service") : 0;
 }
@@ -213,12 +219,16 @@ static int prepare_tls(const struct cli_places *places, struct error *err)
 
 int service_start(const struct cli_places *places, struct error *err)
 {
+	const char *settings[SETTINGS_WORDS];
 	struct lab lab = cli_lab(places);
-	int ret = prepare_tls(places, err);
+	int ret = settings_read(settings, err);
 
+	if (ret == 0)
+		ret = prepare_tls(places, err);
 	if (ret < 0)
 		return ret;
-	ret = places->lab ? lab_start(&lab, err) : start_here(places, err);
+	lab.settings = settings;
+	ret = places->lab ? lab_start(&lab, err) : start_here(places, settings, err);
 
 	return ret < 0 ? ret : wait_healthy(places, err);
 }

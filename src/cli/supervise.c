@@ -23,7 +23,7 @@
 
 struct child {
 	const char *name;
-	const char *argv[16];
+	const char *argv[24];
 	pid_t pid;
 	int64_t started_ms;
 	int64_t start_at_ms; /* when it is to be started again */
@@ -38,7 +38,10 @@ struct service {
 	const char *tls_listen; /* NULL: no TLS */
 	const char *tls_certificate;
 	const char *tls_key;
-	bool emulated; /* no hardware virtualisation below: see atoll-node */
+	const char *rate_limit; /* NULL: atoll-api's own default, as of the next */
+	const char *sandbox_connections;
+	const char *egress_limit; /* NULL: atoll-node's own default */
+	bool emulated;            /* no hardware virtualisation below: see atoll-node */
 	char paths[2][300];
 	char key[300];
 	struct child children[2];
@@ -112,6 +115,19 @@ static void stop_all(struct service *service)
 	}
 }
 
+/* Append an option to arguments that end with NULL and have room; NULL: it was not given. */
+static void add_option(struct child *child, const char *name, const char *value)
+{
+	const char **end = child->argv;
+
+	while (*end)
+		end++;
+	if (value) {
+		end[0] = name;
+		end[1] = value;
+	}
+}
+
 static void plan(struct service *service)
 {
 	struct child *node = &service->children[0];
@@ -123,15 +139,15 @@ static void plan(struct service *service)
 	*node = (struct child){ .name = "atoll-node",
 		                .argv = { service->paths[0], "--run", service->run, "--data", service->data,
 		                          "--bin", service->bin, service->emulated ? "--emulated" : NULL } };
-	/* The arguments end with the first that was not given: a certificate without a listener is for
-	 * nothing. */
 	*api = (struct child){ .name = "atoll-api",
 		               .argv = { service->paths[1], "--run", service->run, "--data", service->data,
-		                         "--listen", service->listen, "--key-file", service->key,
-		                         service->tls_listen ? "--tls-listen" : NULL, service->tls_listen,
-		                         service->tls_certificate ? "--tls-cert" : NULL,
-		                         service->tls_certificate, service->tls_key ? "--tls-key" : NULL,
-		                         service->tls_key } };
+		                         "--listen", service->listen, "--key-file", service->key } };
+	add_option(node, "--egress-limit", service->egress_limit);
+	add_option(api, "--tls-listen", service->tls_listen);
+	add_option(api, "--tls-cert", service->tls_certificate);
+	add_option(api, "--tls-key", service->tls_key);
+	add_option(api, "--rate-limit", service->rate_limit);
+	add_option(api, "--sandbox-connections", service->sandbox_connections);
 }
 
 static int parse(int argc, char **argv, struct service *service)
@@ -144,6 +160,9 @@ static int parse(int argc, char **argv, struct service *service)
 		                               { "tls-listen", required_argument, NULL, 't' },
 		                               { "tls-cert", required_argument, NULL, 'c' },
 		                               { "tls-key", required_argument, NULL, 'k' },
+		                               { "rate-limit", required_argument, NULL, 'R' },
+		                               { "sandbox-connections", required_argument, NULL, 'C' },
+		                               { "egress-limit", required_argument, NULL, 'E' },
 		                               { 0 } };
 	int option;
 
@@ -170,6 +189,15 @@ static int parse(int argc, char **argv, struct service *service)
 		case 'k':
 			service->tls_key = optarg;
 			break;
+		case 'R':
+			service->rate_limit = optarg;
+			break;
+		case 'C':
+			service->sandbox_connections = optarg;
+			break;
+		case 'E':
+			service->egress_limit = optarg;
+			break;
 		case 'e':
 			service->emulated = true;
 			break;
@@ -191,7 +219,10 @@ int cli_supervise(int argc, char **argv)
 
 	if (parse(argc, argv, &service) < 0) {
 		fputs("usage: atoll supervise --run DIR --data DIR --bin DIR --listen IP:PORT\n"
-		      "                       [--tls-listen IP:PORT [--tls-cert FILE --tls-key FILE]]\n",
+		      "                       [--tls-listen IP:PORT [--tls-cert FILE --tls-key FILE]]\n"
+		      "                       [--rate-limit RATE:BURST|none] [--sandbox-connections "
+		      "N|none]\n"
+		      "                       [--egress-limit CONNECTIONS:RATE|none]\n",
 		      stderr);
 		return 2;
 	}

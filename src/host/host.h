@@ -43,6 +43,8 @@ struct lab {
 	uint16_t port;
 	const char *tls_ip; /* the same for TLS */
 	uint16_t tls_port;  /* 0: none */
+	const char *const
+	        *settings; /* more arguments of `atoll supervise`, ended by NULL; NULL: none. No newlines */
 };
 
 /* Whether it runs. */

@@ -285,6 +285,19 @@ static int write_port(const struct lab *lab, uint16_t port, struct error *err)
 	return ret < 0 ? ret : file_write_atomic(path, text, (size_t)size, 0600, err);
 }
 
+/* A line for each: the second stage reads them, also when the keeper starts the lab host again. */
+static int write_settings(const struct lab *lab, struct error *err)
+{
+	cleanup_buffer struct buffer text = { .limit = 4096 };
+	char path[LAB_PATH_MAX];
+	int ret = path_in(lab, "settings", path, err);
+
+	for (const char *const *word = lab->settings; ret == 0 && word && *word; word++)
+		if (buffer_append(&text, *word, strlen(*word)) < 0 || buffer_append(&text, "\n", 1) < 0)
+			ret = error_set(err, E2BIG, "too many settings for a lab host");
+	return ret < 0 ? ret : file_write_atomic(path, text.data, text.size, 0600, err);
+}
+
 static int prepare(const struct lab *lab, struct keeper_plan *plan, struct error *err)
 {
 	int ret = path_in(lab, "", plan->state, err);
@@ -310,6 +323,8 @@ static int prepare(const struct lab *lab, struct keeper_plan *plan, struct error
 		ret = error_set(err, EADDRNOTAVAIL, "no free port on 127.0.0.1");
 	if (ret == 0)
 		ret = write_port(lab, plan->exec_port, err);
+	if (ret == 0)
+		ret = write_settings(lab, err);
 	(void)unlink(plan->console);
 	return ret;
 }

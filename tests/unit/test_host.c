@@ -29,7 +29,7 @@ static void the_probe_comes_to_an_end(void **state)
 
 	(void)state;
 	host_probe(&probe);
-	assert_true(time_monotonic_us() - started < 5000000);
+	assert_true(time_monotonic_us() - started < 60000000);
 	if (probe.kvm == HOST_KVM_NONE)
 		assert_true(probe.reason[0]);
 	else
