@@ -6,19 +6,25 @@ crashes.py [--rounds N] [--seed N] [--hosts N]; the service runs. Ends with "N p
 """
 
 import argparse
+import collections
+import datetime
 import os
 import random
 import sys
 import threading
 import time
 
-from client import Broken, agent, api, has_process, read_file, request, start_on_service_host, start_process, write_file
+from client import (PATIENCE, Broken, agent, api, has_process, node_sandboxes, read_file, request, start_on_service_host, start_process,
+                    try_to_write_file, write_file)
+import beyond
 import leaks
+import shared
 
 POPULATION = 4  # sandboxes that are kept
 SETTLE_EVERY = 25  # rounds: all ends, and what is left is compared with the beginning
 RECOVERY = 180  # seconds until the service must answer again
 HOUR = 3600
+LINES = 4000  # of a file in the volume
 
 passed = failed = 0
 
@@ -35,15 +41,26 @@ def check(name, problem):
 
 
 class Sandbox:
-    """What we know of a sandbox: the states it may be in, and what it must hold."""
+    """What we know of a sandbox: the states it may be in, what it may reach, and what it must hold."""
 
-    def __init__(self, name, token):
+    def __init__(self, name, token, volume):
         self.id = name
         self.states = {"running"}
+        self.internet = {True}
+        self.shared = set()  # what its file in the volume may hold; empty: the host died, and it may be anything
         self.token = token
+        self.volume = volume
+        self.writes = 0
+
+    def next_shared(self):
+        self.writes += 1
+        return "".join("%s %d %d\n" % (self.token, self.writes, line) for line in range(LINES))
+
+    def shared_path(self):
+        return "%s/%s" % (shared.MOUNT, self.token)
 
     def furnish(self):
-        """Something on disk, something in memory, something that runs."""
+        """Something on disk, something in memory, something in the volume, something that runs."""
         write_file(self.id, "/home/user/token", self.token)
         write_file(self.id, "/dev/shm/token", self.token)
         start_process(self.id, "exec sleep 86400", "crash-" + self.token)
@@ -54,7 +71,34 @@ class Sandbox:
             held = read_file(self.id, path)
             if held != self.token:
                 return "%s holds %r instead of %r" % (path, held[:40], self.token)
-        return None if has_process(self.id, "crash-" + self.token) else "its process is gone"
+        if not has_process(self.id, "crash-" + self.token):
+            return "its process is gone"
+        return self.verify_shared() or self.verify_internet()
+
+    def verify_shared(self):
+        """Inside as outside: what was written, or, if that was cut off, what was there before or a part of it."""
+        if not self.shared:
+            self.shared = {self.next_shared()}
+            write_file(self.id, self.shared_path(), next(iter(self.shared)))
+        inside = read_file(self.id, self.shared_path())
+        outside = self.volume.read("/" + self.token)
+        if inside != outside:
+            return "its file in the volume has %d bytes inside, %s outside" % (len(inside), outside and len(outside))
+        cut = len(self.shared) > 1 and any(whole.startswith(inside) for whole in self.shared)
+        if inside not in self.shared and not cut:
+            return "its file in the volume holds %d bytes that begin with %r" % (len(inside), inside[:40])
+        self.shared = {inside}
+        return None
+
+    def verify_internet(self):
+        """What the service says is what holds, and what it may be."""
+        said = api("GET", "/sandboxes/" + self.id)[1]["allowInternetAccess"] is not False
+        if said not in self.internet:
+            return "it is said to reach the internet: %s" % said
+        if beyond.reached(self.id) != said:
+            return "it is said to reach the internet: %s, which is not so" % said
+        self.internet = {said}
+        return None
 
 
 def state_of(name):
@@ -80,9 +124,19 @@ def eventually(function, seconds):
         time.sleep(0.2)
 
 
+# What is asked for: the sandbox (None: none that we know), what of it changes (a set of Sandbox) into what (None: nothing), and
+# the request, as a function with a timeout.
+Transition = collections.namedtuple("Transition", "sandbox what target call")
+
+
+def asks(method, path, body=None):
+    return lambda timeout: api(method, path, body, timeout)
+
+
 class World:
     def __init__(self, chance):
         self.random = chance
+        self.volume = shared.Volume()
         self.sandboxes = []
         self.snapshots = []  # (id, token)
         self.others = set()  # snapshots that were there before
@@ -94,10 +148,11 @@ class World:
         return "token-%d-%d" % (os.getpid(), self.count)
 
     def add(self, template="base"):
-        status, body = api("POST", "/sandboxes", {"templateID": template, "timeout": HOUR, "metadata": {"crash": "test"}})
+        status, body = api("POST", "/sandboxes", {"templateID": template, "timeout": HOUR, "metadata": {"crash": "test"},
+                                                  "volumeMounts": self.volume.mounts()})
         if status != 201:
             raise Broken("create: status %d: %s" % (status, body))
-        sandbox = Sandbox(body["sandboxID"], self.token())
+        sandbox = Sandbox(body["sandboxID"], self.token(), self.volume)
         self.sandboxes.append(sandbox)
         sandbox.furnish()
 
@@ -111,45 +166,67 @@ class World:
 
     def measure(self):
         """One of each, undisturbed."""
-        for kind in ("create", "pause", "resume", "snapshot", "fork", "kill"):
-            sandbox, target, call = getattr(self, kind)()
+        for kind in ("create", "network", "network", "extend", "write", "pause", "resume", "snapshot", "fork", "kill"):
+            move = getattr(self, kind)()
             begin = time.monotonic()
-            status, body = api(*call)
+            status, body = move.call(PATIENCE)
             self.seconds[kind] = time.monotonic() - begin
             if status >= 300:
                 raise Broken("%s: status %d: %s" % (kind, status, body))
-            if target:
-                sandbox.states = {target}
-            if target == "gone":
-                self.sandboxes.remove(sandbox)
+            if move.target is not None:
+                setattr(move.sandbox, move.what, {move.target})
+            if move.target == "gone":
+                self.sandboxes.remove(move.sandbox)
             if kind == "snapshot":
-                self.snapshots.append((body["snapshotID"], sandbox.token))
+                self.snapshots.append((body["snapshotID"], move.sandbox.token))
         say("undisturbed: " + ", ".join("%s %.0f ms" % (kind, seconds * 1000) for kind, seconds in self.seconds.items()))
 
-    # Each transition: (the sandbox, what it may become, the request), or None when there is no sandbox for it.
+    # Each gives a Transition, or None when there is no sandbox for it.
 
     def create(self):
-        return None, None, ("POST", "/sandboxes", {"templateID": "base", "timeout": HOUR, "metadata": {"crash": "new"}})
+        return Transition(None, None, None, asks("POST", "/sandboxes", {
+            "templateID": "base", "timeout": HOUR, "metadata": {"crash": "new"}, "volumeMounts": self.volume.mounts()}))
 
     def pause(self):
         sandbox = self.pick("running")
-        return sandbox and (sandbox, "paused", ("POST", "/sandboxes/%s/pause" % sandbox.id, {}))
+        return sandbox and Transition(sandbox, "states", "paused", asks("POST", "/sandboxes/%s/pause" % sandbox.id, {}))
 
     def resume(self):
         sandbox = self.pick("paused")
-        return sandbox and (sandbox, "running", ("POST", "/sandboxes/%s/resume" % sandbox.id, {"timeout": HOUR}))
+        return sandbox and Transition(sandbox, "states", "running", asks("POST", "/sandboxes/%s/resume" % sandbox.id, {"timeout": HOUR}))
 
     def kill(self):
         sandbox = self.random.choice(self.sandboxes)
-        return sandbox, "gone", ("DELETE", "/sandboxes/" + sandbox.id, None)
+        return Transition(sandbox, "states", "gone", asks("DELETE", "/sandboxes/" + sandbox.id))
 
     def snapshot(self):
         sandbox = self.pick("running")
-        return sandbox and (sandbox, None, ("POST", "/sandboxes/%s/snapshots" % sandbox.id, {}))
+        return sandbox and Transition(sandbox, None, None, asks("POST", "/sandboxes/%s/snapshots" % sandbox.id, {}))
 
     def fork(self):
         sandbox = self.pick("running")
-        return sandbox and (sandbox, None, ("POST", "/sandboxes/%s/fork" % sandbox.id, {"count": 2, "timeout": HOUR}))
+        return sandbox and Transition(sandbox, None, None, asks("POST", "/sandboxes/%s/fork" % sandbox.id, {"count": 2, "timeout": HOUR}))
+
+    def network(self):
+        sandbox = self.pick("running")
+        if not sandbox:
+            return None
+        internet = sandbox.internet != {True}
+        return Transition(sandbox, "internet", internet, asks("PUT", "/sandboxes/%s/network" % sandbox.id, {"allow_internet_access": internet}))
+
+    def extend(self):
+        """Its end is another one; whether it is the old or the new, agree() looks."""
+        sandbox = self.pick("running")
+        hours = self.random.randint(2, 20)
+        return sandbox and Transition(sandbox, None, None, asks("POST", "/sandboxes/%s/timeout" % sandbox.id, {"timeout": hours * HOUR}))
+
+    def write(self):
+        """Into the volume, by the guest."""
+        sandbox = self.pick("running")
+        if not sandbox:
+            return None
+        text = sandbox.next_shared()
+        return Transition(sandbox, "shared", text, lambda timeout: try_to_write_file(sandbox.id, sandbox.shared_path(), text, timeout))
 
 
 # --- killing ---
@@ -183,7 +260,7 @@ def run_with_crash(victim, delay, call):
 
     def ask():
         try:
-            answer.append(api(*call, timeout=30))
+            answer.append(call(30))
         except Broken:
             pass
 
@@ -222,6 +299,7 @@ def expect_host_lost(world):
         if "running" in sandbox.states:
             sandbox.states.discard("running")
             sandbox.states.add("gone")
+        sandbox.shared = set()  # what nobody synced may be lost, as on any disk
 
 
 def look_at(sandbox):
@@ -237,6 +315,27 @@ def look_at(sandbox):
 
     problem = eventually(settled, 60)
     return problem and "%s: %s" % (sandbox.id, problem)
+
+
+def agree(world):
+    """None when the service says of each what the node does: it looks itself every ten seconds."""
+    def same():
+        node = node_sandboxes()
+        for sandbox in world.sandboxes:
+            said, real = api("GET", "/sandboxes/" + sandbox.id)[1], node.get(sandbox.id)
+            if "endAt" not in said or not real:
+                return "%s: the service says %s, the node %s" % (sandbox.id, said, real)
+            end_at = datetime.datetime.fromisoformat(said["endAt"].replace("Z", "+00:00")).timestamp()
+            if said["state"] != real["state"] or abs(end_at - real["end_at_ms"] / 1000) > 0.01:
+                return "%s is %s until %s, on the node %s" % (sandbox.id, said["state"], end_at, real)
+        return None
+
+    return eventually(same, 30)
+
+
+def end(name):
+    status, body = api("DELETE", "/sandboxes/" + name)
+    return None if status in (204, 404) else "status %d: %s" % (status, body)
 
 
 def strangers(world):
@@ -257,9 +356,9 @@ def dismiss_strangers(world, allowed):
         for name in found:
             if state_of(name) == "running" and agent(name, "GET", "/health")[0] != 204:
                 return "%s does not answer" % name
-            status = api("DELETE", "/sandboxes/" + name)[0]
-            if status not in (204, 404):
-                return "%s cannot be killed: status %d" % (name, status)
+            problem = end(name)
+            if problem:
+                return "%s cannot be killed: %s" % (name, problem)
         return None if not strangers(world) else "they come back"
 
     return eventually(gone, 60)
@@ -291,32 +390,40 @@ def take_snapshots(world, sandbox):
     return eventually(usable, 60)
 
 
-def play(world, number, hosts_left):
-    kinds = ["create", "pause", "pause", "resume", "resume", "snapshot", "fork", "kill"]
-    victims = ["atoll-node"] * 5 + ["atoll-api"] * 4 + (["host"] * 1 if hosts_left else [])
-    plan = None
-    while plan is None:
+def choose(world):
+    """(kind, Transition)."""
+    kinds = ["create", "pause", "pause", "resume", "resume", "snapshot", "fork", "kill", "network", "extend", "write"]
+    while True:
         kind = world.random.choice(kinds)
-        plan = getattr(world, kind)()
-    sandbox, target, call = plan
+        move = getattr(world, kind)()
+        if move:
+            return kind, move
+
+
+def play(world, number, hosts_left):
+    kind, move = choose(world)
+    victims = ["atoll-node"] * 5 + ["atoll-api"] * 4 + (["host"] * 1 if hosts_left else [])
     victim = world.random.choice(victims)
     delay = world.random.uniform(0, 1.2 * world.seconds[kind])
-    if sandbox is not None and target:
-        sandbox.states.add(target)
-    answer = run_with_crash(victim, delay, call)
+    if move.target is not None:
+        getattr(move.sandbox, move.what).add(move.target)
+    answer = run_with_crash(victim, delay, move.call)
     title = "%d: %s, %s killed after %.0f ms, answer %s" % (number, kind, victim, delay * 1000, answer[0] if answer else "none")
-    if target and answer and answer[0] < 300:
-        sandbox.states = {target}  # what was answered with success has come about
+    if move.target is not None and answer and answer[0] < 300:
+        setattr(move.sandbox, move.what, {move.target})  # what was answered with success has come about
+    problem = None
     if victim == "host":
         expect_host_lost(world)
-    problem = wait_for_service()
+        problem = wait_for_service()
+        beyond.begin()
+    problem = problem or wait_for_service()
     for one in list(world.sandboxes):
         problem = problem or look_at(one)
         if problem or one.states == {"gone"}:
             world.sandboxes.remove(one)
-    problem = problem or dismiss_strangers(world, kind in ("create", "fork"))
+    problem = problem or agree(world) or dismiss_strangers(world, kind in ("create", "fork"))
     if kind == "snapshot":
-        problem = problem or take_snapshots(world, sandbox)
+        problem = problem or take_snapshots(world, move.sandbox)
     check(title, problem)
     return victim == "host"
 
@@ -331,11 +438,6 @@ def wake_all(world):
             check("%s wakes with all that it had" % sandbox.id, problem)
 
 
-def end(name):
-    status, body = api("DELETE", "/sandboxes/" + name)
-    return None if status in (204, 404) else "status %d: %s" % (status, body)
-
-
 def forget(world):
     """End all; what is left must be what there was in the beginning."""
     wake_all(world)
@@ -347,7 +449,10 @@ def forget(world):
 
 
 def left_over(world, baseline):
-    """A snapshot whose request was cut off may be told late: it goes now."""
+    """A sandbox or a snapshot whose request was cut off may be told late: it goes now."""
+    problem = dismiss_strangers(world, True)
+    if problem:
+        return problem
     for item in api("GET", "/snapshots")[1]:
         if item["snapshotID"] not in world.others:
             api("DELETE", "/templates/" + item["snapshotID"])
@@ -363,6 +468,7 @@ def main():
     say("seed %d, %d rounds" % (options.seed, options.rounds))
     world = World(random.Random(options.seed))
     hosts = options.hosts if lab_pid() else 0
+    beyond.begin()
     baseline = leaks.settled()
     world.others = {item["snapshotID"] for item in api("GET", "/snapshots")[1]}
     world.fill()
@@ -377,6 +483,10 @@ def main():
         if number % SETTLE_EVERY == 0 or number == options.rounds:
             forget(world)
             check("%d: nothing is left of what is gone" % number, eventually(lambda: left_over(world, baseline), 90))
+    for sandbox in world.sandboxes:
+        end(sandbox.id)
+    world.volume.remove()
+    beyond.end()
     say("%d passed, %d failed" % (passed, failed))
     return 1 if failed else 0
 

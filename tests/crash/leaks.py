@@ -18,6 +18,8 @@ echo "daemons $(pgrep -c -x 'atoll-(node|api)')"
 echo "mounts $(wc -l </proc/mounts)"
 echo "cgroups $(count /sys/fs/cgroup -mindepth 1 -type d -name '*atoll*')"
 echo "name-spaces $(readlink /proc/[0-9]*/ns/mnt /proc/[0-9]*/ns/net /proc/[0-9]*/ns/pid /proc/[0-9]*/ns/ipc 2>/dev/null | sort -u | wc -l)"
+echo "veths $(count /sys/class/net -mindepth 1 -maxdepth 1 -name 'atoll-*')"
+echo "named-network-name-spaces $(count /run/netns -mindepth 1 -maxdepth 1)"
 echo "scratch $(count /tmp /var/tmp -mindepth 1 -maxdepth 1 -name '*atoll*')"
 """
 
