@@ -1,10 +1,13 @@
 // atoll-interpreter by itself, without a sandbox around it, driven by the official SDK in its debug mode. A small
 // server stands in for the guest agent's GET /envs. Arguments: the program.
 import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { NotFoundError, SandboxError, TimeoutError } from 'e2b'
 import { Sandbox } from '@e2b/code-interpreter'
-import { assert, check, finish, opts, raises, sleep, until } from './harness.mjs'
+import { assert, check, finish, opts, raises, until } from './harness.mjs'
 
 const URL = 'http://127.0.0.1:49999'
 const agent = { envs: { OF_SANDBOX: 'yes' }, asked: 0 }
@@ -21,7 +24,7 @@ async function startAgent() {
 async function startInterpreter(program) {
   const child = spawn(program, ['--cwd', '/tmp', '--agent', await startAgent()], { stdio: 'inherit' })
   process.on('exit', () => child.kill('SIGTERM'))
-  await until('health', async () => (await (await fetch(`${URL}/health`)).text()) === '"OK"', 60_000)
+  await until('health', async () => (await (await fetch(`${URL}/health`)).text()) === '"OK"')
   return child
 }
 
@@ -29,6 +32,16 @@ async function startInterpreter(program) {
 async function execute(body, headers = {}) {
   const response = await fetch(`${URL}/execute`, { method: 'POST', body, headers })
   return [response.status, await response.text()]
+}
+
+/** Run a cell until it has begun: `ended` is what it comes to. (In an object, or else it would be waited for.) */
+async function begun(run, cell) {
+  let ended
+  await new Promise((resolve, reject) => {
+    ended = run(`print("begun", flush=True)\n${cell}`, { onStdout: resolve })
+    ended.catch(reject)
+  })
+  return { ended }
 }
 
 async function outputs(run) {
@@ -93,13 +106,16 @@ async function interrupts(sandbox, run) {
   for (const [name, cell] of Object.entries(cells)) {
     await check(`the client goes away: ${name} is interrupted`, async () => {
       await raises(TimeoutError, () => run(cell, { timeoutMs: 700 }))
-      assert.equal((await run('5+5', { timeoutMs: 20_000 })).text, '10')
+      assert.equal((await run('5+5', { timeoutMs: 90_000 })).text, '10')
     })
   }
   await check('a client that goes away while it waits is forgotten', async () => {
-    const long = run('import time\ntime.sleep(1.5)\nz = 1')
+    const gate = join(mkdtempSync(join(tmpdir(), 'atoll-gate-')), 'open')
+    const long = await begun(run, `import os, time\nwhile not os.path.exists("${gate}"): time.sleep(0.05)\nz = 1`)
     await raises(TimeoutError, () => run('z = 2', { timeoutMs: 300 }))
-    await long
+    writeFileSync(gate, '')
+    await long.ended
+    rmSync(dirname(gate), { recursive: true })
     assert.equal((await run('z')).text, '1')
   })
   await check('executions of one context wait for each other', async () => {
@@ -108,7 +124,7 @@ async function interrupts(sandbox, run) {
     assert.deepEqual(all.map((one) => one.text), ['1', '2', '3', '4'])
   })
   await check('keepalive while a cell is silent', async () => {
-    const [, lines] = await execute(JSON.stringify({ code: 'import time\ntime.sleep(6)' }))
+    const [, lines] = await execute(JSON.stringify({ code: 'import time\ntime.sleep(9)' }))
     assert.match(lines, /"keepalive"/)
   })
 }
@@ -127,10 +143,9 @@ async function deaths(sandbox, run) {
   })
   await check('restart ends the running cell', async () => {
     const [context] = await sandbox.listCodeContexts()
-    const running = run('import time\ntime.sleep(100)')
-    await sleep(300)
+    const running = await begun(run, 'import time\ntime.sleep(100)')
     await sandbox.restartCodeContext(context)
-    assert.equal((await running).error.name, 'ContextRestarting')
+    assert.equal((await running.ended).error.name, 'ContextRestarting')
     assert.equal((await run('1')).text, '1')
   })
 }

@@ -428,7 +428,7 @@ static void offer_stats(struct fixture *fixture, unsigned head, const struct sta
 /* Wait until `count` updates were seen, and get what they said. */
 static void wait_updates(struct call *call, uint64_t count)
 {
-	for (int i = 0; i < 5000; i++) {
+	for (int i = 0; i < 60000; i++) {
 		if (driver_metric(&call->fixture->driver, "stats_updates_count") >= count) {
 			assert_int_equal(on_loop(call, get_stats, 0), 0);
 			return;
@@ -440,7 +440,7 @@ static void wait_updates(struct call *call, uint64_t count)
 
 static void statistics_come_each_interval(void **state)
 {
-	struct balloon_config config = { .stats_polling_interval_s = 1, .free_page_reporting = true };
+	struct balloon_config config = { .stats_polling_interval_s = 4, .free_page_reporting = true };
 	struct fixture *fixture = start(&config, false);
 	struct driver *driver = &fixture->driver;
 	struct call call = { .fixture = fixture };
@@ -462,7 +462,7 @@ static void statistics_come_each_interval(void **state)
 	/* The buffer is held until the interval is over. */
 	assert_int_equal(driver_used(driver, 2), 0);
 	assert_int_equal(driver_wait(driver, 2), 5);
-	assert_true(time_monotonic_us() - begin > 500000 && time_monotonic_us() - begin < 3000000);
+	assert_in_range(time_monotonic_us() - begin, 2000000, 20000000);
 	/* And at once when another interval is set; not held twice. */
 	stats[0].value = 1;
 	offer_stats(fixture, 6, stats, 10);

@@ -132,7 +132,7 @@ static void settle(struct fixture *fixture)
 static void expect_broken(struct fixture *fixture, unsigned queue, const char *what)
 {
 	driver_kick(&fixture->driver, queue);
-	for (int i = 0; i < 10000 && !driver_broken(&fixture->driver); i++)
+	for (int i = 0; i < 120000 && !driver_broken(&fixture->driver); i++)
 		(void)usleep(500);
 	if (!driver_broken(&fixture->driver))
 		fail_msg("queue %u of %s takes %s", queue, fixture->kind->name, what);
@@ -393,7 +393,7 @@ static void *run_flood(void *context)
 
 static uint16_t wait_some(struct driver *driver, unsigned queue)
 {
-	for (int i = 0; i < 10000 && !driver_used(driver, queue); i++)
+	for (int i = 0; i < 120000 && !driver_used(driver, queue); i++)
 		(void)usleep(500);
 	assert_true(driver_used(driver, queue) > 0);
 	return driver_used(driver, queue);

@@ -169,7 +169,7 @@ static int look_when_shown(void)
 	char data[6];
 	int fd = -1;
 
-	for (int i = 0; fd < 0 && i < 500; i++) {
+	for (int i = 0; fd < 0 && i < 6000; i++) {
 		usleep(10000);
 		fd = open("/later/memory", O_RDONLY);
 	}

@@ -86,7 +86,7 @@ static size_t tap_take(struct fixture *fixture, unsigned char *frame, size_t roo
 	struct pollfd wait = { .fd = fixture->tap, .events = POLLIN };
 	ssize_t size;
 
-	assert_int_equal(poll(&wait, 1, 5000), 1);
+	assert_int_equal(poll(&wait, 1, 60000), 1);
 	size = recv(fixture->tap, frame, room, 0);
 	assert_true(size > 0);
 	return (size_t)size;
@@ -271,6 +271,8 @@ static void test_no_buffers(void **state)
 		make_frame(frame, sizeof(frame), i);
 		tap_give(fixture, frame, sizeof(frame));
 	}
+	for (int i = 0; i < 60000 && metric_of(fixture, "no_rx_avail_buffer") == 0; i++)
+		(void)usleep(1000);
 	(void)usleep(50000);
 	events = metric_of(fixture, "rx_tap_event_count");
 	(void)usleep(100000);
@@ -338,7 +340,7 @@ static void test_event_index(void **state)
 	struct used_element element;
 	unsigned sent = 0;
 	unsigned received = 0;
-	int64_t end_us = time_monotonic_us() + 20000000;
+	int64_t end_us = time_monotonic_us() + 120000000;
 
 	drive(fixture, NET_F_MRG_RXBUF | 1u << 29);
 	make_frame(frame, sizeof(frame), 1);
@@ -608,14 +610,21 @@ static void set_limits(void *context)
 	               limits->config[3]);
 }
 
+static bool is_near(double seen, double wanted)
+{
+	return seen >= wanted * (100 - TOLERANCE_PC) / 100 && seen <= wanted * (100 + TOLERANCE_PC) / 100;
+}
+
 static void check_rate(struct fixture *fixture, uint64_t (*pump)(struct fixture *), double wanted)
 {
-	double seen;
+	double seen = 0;
 
-	/* What is there at once, and a little more, before the measurement. */
+	/* What is there at once, and a little more, before the measurement. A stall of the machine spoils
+	 * one, a wrong limit all of them. */
 	(void)pump_for(fixture, pump, MEASURE_US / 8);
-	seen = pump_for(fixture, pump, MEASURE_US);
-	if (seen < wanted * (100 - TOLERANCE_PC) / 100 || seen > wanted * (100 + TOLERANCE_PC) / 100)
+	for (int i = 0; i < 5 && !is_near(seen, wanted); i++)
+		seen = pump_for(fixture, pump, MEASURE_US);
+	if (!is_near(seen, wanted))
 		fail_msg("%.0f frames per second are not within %d %% of %.0f", seen, TOLERANCE_PC, wanted);
 }
 
@@ -656,6 +665,15 @@ static uint64_t pump_some(struct fixture *fixture, uint64_t (*pump)(struct fixtu
 	return count;
 }
 
+static void pump_many(struct fixture *fixture, uint64_t (*pump)(struct fixture *))
+{
+	uint64_t count = 0;
+
+	for (int i = 0; i < 600 && count <= 100; i++)
+		count += pump_some(fixture, pump);
+	assert_true(count > 100);
+}
+
 /* Who waits for ever by the old limit goes on by the new one; and the two ways do not share theirs. */
 static void test_update(void **state)
 {
@@ -673,16 +691,16 @@ static void test_update(void **state)
 	}
 	(void)pump_some(fixture, pump_tx);
 	(void)pump_some(fixture, pump_rx);
-	assert_int_equal(metric_of(fixture, "tx_packets_count"), 2);
-	assert_int_equal(metric_of(fixture, "rx_packets_count"), 2);
+	wait_metric(fixture, "tx_packets_count", 2);
+	wait_metric(fixture, "rx_packets_count", 2);
 	limits = (struct limits){ fixture->device, { NULL, NULL, &none, NULL } };
 	loop_call(fixture->loop, set_limits, &limits);
-	assert_true(pump_some(fixture, pump_tx) > 100);
+	pump_many(fixture, pump_tx);
 	(void)pump_some(fixture, pump_rx);
 	assert_int_equal(metric_of(fixture, "rx_packets_count"), 2);
 	limits = (struct limits){ fixture->device, { &none, NULL, NULL, NULL } };
 	loop_call(fixture->loop, set_limits, &limits);
-	assert_true(pump_some(fixture, pump_rx) > 100);
+	pump_many(fixture, pump_rx);
 }
 
 /* --- save and restore --- */
@@ -877,21 +895,21 @@ static void test_peer_timer(void **state)
 	int64_t begin_us;
 
 	peer->takes = true;
-	peer->delay_us = 300000;
+	peer->delay_us = 2000000;
 	drive(fixture, 0);
 	offer_rx(fixture, 4);
 	begin_us = time_monotonic_us();
 	send_to_peer(fixture, true);
 	assert_int_equal(rx_take(fixture, got, &buffers), HEADER_SIZE + 100);
-	assert_true(time_monotonic_us() - begin_us < 290000);
+	assert_true(time_monotonic_us() - begin_us < 1900000);
 	assert_int_equal(rx_take(fixture, got, &buffers), HEADER_SIZE + 100);
-	assert_true(time_monotonic_us() - begin_us >= 300000);
+	assert_true(time_monotonic_us() - begin_us >= 2000000);
 	/* It is not asked while the machine is paused. */
-	peer->delay_us = 100000;
+	peer->delay_us = 1500000;
 	send_to_peer(fixture, true);
 	(void)rx_take(fixture, got, &buffers);
 	assert_int_equal(virtio_pause(fixture->device, NULL), 0);
-	(void)usleep(150000);
+	(void)usleep(1600000);
 	assert_int_equal(metric_of(fixture, "rx_packets_count"), 3);
 	virtio_resume(fixture->device);
 	(void)rx_take(fixture, got, &buffers);
@@ -945,7 +963,7 @@ static void tap_traffic(struct fixture *fixture, int host)
 
 	offer(fixture, TX, 0);
 	kick(fixture, TX);
-	assert_int_equal(poll(&wait, 1, 5000), 1);
+	assert_int_equal(poll(&wait, 1, 60000), 1);
 	assert_int_equal(recv(host, got, sizeof(got), 0), FRAME - HEADER_SIZE);
 	assert_memory_equal(got, frame + HEADER_SIZE, FRAME - HEADER_SIZE);
 	assert_int_equal(wait_used(fixture, TX).head, 0);

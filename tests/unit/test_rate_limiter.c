@@ -49,25 +49,43 @@ static void stop(struct source *source)
 	loop_free(source->loop);
 }
 
-static void assert_near(double seen, double wanted)
+/* What came in MEASURE_US, by what should have in the time that really passed. Never much more. */
+static double share(struct source *source, uint64_t *counter, double per_second)
 {
-	if (seen < wanted * (100 - TOLERANCE_PC) / 100 || seen > wanted * (100 + TOLERANCE_PC) / 100)
-		fail_msg("%.0f is not within %d %% of %.0f", seen, TOLERANCE_PC, wanted);
+	int64_t begin_us = time_monotonic_us();
+	double wanted;
+
+	source->end_us = begin_us + MEASURE_US;
+	*counter = 0;
+	assert_int_equal(loop_run(source->loop), 0);
+	wanted = per_second * (double)(time_monotonic_us() - begin_us) / 1e6;
+	return (double)*counter / wanted;
 }
 
-/* What is there at once must be `at_once`; then tokens come at the rate, by the time that really passed. */
+static bool is_near(double seen)
+{
+	return seen * 100 >= 100 - TOLERANCE_PC && seen * 100 <= 100 + TOLERANCE_PC;
+}
+
+/*
+ * What is there at once must be `at_once`; then tokens come at the rate. Who does not get the processor for
+ * as long as a bucket takes to fill loses tokens, and what gathered before a measurement comes with it: that
+ * spoils one, and a wrong rate all of them.
+ */
 static void measure(struct source *source, uint64_t *counter, uint64_t at_once, double per_second)
 {
 	int64_t begin_us = time_monotonic_us();
-	int64_t end_us;
+	double seen = 0;
 
-	source->end_us = begin_us + MEASURE_US;
+	source->end_us = INT64_MAX;
 	take_all(source);
-	assert_true(*counter >= at_once && *counter <= at_once + at_once / 10 + source->request);
-	*counter = 0;
-	assert_int_equal(loop_run(source->loop), 0);
-	end_us = time_monotonic_us();
-	assert_near((double)*counter, per_second * (double)(end_us - begin_us) / 1e6);
+	assert_true(*counter >= at_once);
+	assert_true((double)*counter <= (double)(at_once + 2 * source->request) +
+	                                        per_second * (double)(time_monotonic_us() - begin_us) / 1e6);
+	for (int i = 0; i < 8 && !is_near(seen); i++)
+		seen = share(source, counter, per_second);
+	if (!is_near(seen))
+		fail_msg("%.2f of the rate is not within %d %%", seen, TOLERANCE_PC);
 }
 
 static void test_bandwidth(void **state)

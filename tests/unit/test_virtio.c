@@ -164,7 +164,7 @@ static bool wait_used(struct fixture *fixture)
 {
 	uint16_t *used = at(fixture, USED);
 
-	for (int i = 0; i < 5000; i++) {
+	for (int i = 0; i < 60000; i++) {
 		if (__atomic_load_n(&used[1], __ATOMIC_ACQUIRE) != fixture->used_seen) {
 			fixture->used_seen++;
 			return true;
@@ -173,7 +173,7 @@ static bool wait_used(struct fixture *fixture)
 			return false;
 		(void)usleep(1000);
 	}
-	fail_msg("the device did nothing for 5 s");
+	fail_msg("the device did nothing for 60 s");
 	return false;
 }
 
@@ -439,7 +439,7 @@ static void a_flood_lets_others_in(void **state)
 	assert_int_equal(fixture->used_seen, VIRTIO_BATCH);
 	/* It is not forgotten either. */
 	used = (uint16_t *)at(fixture, USED) + 1;
-	for (int i = 0; i < 5000 && __atomic_load_n(used, __ATOMIC_ACQUIRE) != RELAYS; i++)
+	for (int i = 0; i < 60000 && __atomic_load_n(used, __ATOMIC_ACQUIRE) != RELAYS; i++)
 		(void)usleep(1000);
 	assert_int_equal(__atomic_load_n(used, __ATOMIC_ACQUIRE), RELAYS);
 	assert_int_equal(reg_read(fixture, 0x070), 15);

@@ -96,7 +96,7 @@ def drives(engine="Sync"):
     # Another file for a drive of a running guest.
     machine.patch("/drives/fixed", {"drive_id": "fixed", "path_on_host": make_file("other.img", 2 * MIB, b"other" * 100)})
     check("PATCH of path_on_host: the guest learns the new size",
-          until(lambda: machine.out("cat /sys/block/%s/size" % names["fixed"]) == "4096", 5))
+          until(lambda: machine.out("cat /sys/block/%s/size" % names["fixed"]) == "4096"))
     equal("and reads the other file", machine.out("dd if=%s bs=512 count=1 iflag=direct 2>/dev/null | head -c 5" % disk["fixed"]), "other")
     status, message = machine.fault("PATCH", "/drives/fixed", {"drive_id": "fixed", "path_on_host": "/nowhere/disk"})
     check("refused: a file that is not there", status == 400 and message and "/nowhere/disk" in message, (status, message))
@@ -133,7 +133,7 @@ def entropy():
     data = machine.run("dd if=/dev/hwrng bs=65536 count=1 iflag=fullblock 2>/dev/null | gzip -1 | wc -c")[0]
     check("rng: bytes do not compress", int(data) >= 65536, data)
     machine.out("echo to the console >/dev/console; printf 'a\\tb\\001\\n' >/dev/ttyS0")
-    check("serial: output comes whole", until(lambda: "to the console" in machine.text("serial") and "a\tb\1" in machine.text("serial"), 5),
+    check("serial: output comes whole", until(lambda: "to the console" in machine.text("serial") and "a\tb\1" in machine.text("serial")),
           machine.text("serial")[-200:])
     equal("the guest's processes are there", machine.out("head -n 1 /proc/1/comm"), "guest_shell")
     # The end: by panic, which resets by i8042.
@@ -170,7 +170,7 @@ class Listener:
             except OSError:
                 return
             self.count += 1
-            stream.settimeout(60)
+            stream.settimeout(180)
             threading.Thread(target=self.guarded, args=(stream,), daemon=True).start()
 
     def guarded(self, stream):
@@ -213,7 +213,7 @@ def vsock_host():
             check("port %d is refused" % port, True)
     for line in (b"CONNECT\n", b"CONNECT x\n", b"CONNECT 99999999999\n", b"HELLO 52\n", b"CONNECT -1\n", b"\n", b"x" * 1000):
         with socket.socket(socket.AF_UNIX) as stream:
-            stream.settimeout(5)
+            stream.settimeout(60)
             stream.connect(machine.vsock)
             try:
                 stream.sendall(line)
@@ -240,7 +240,7 @@ def vsock_host():
         check("who does not read is slowed down", sent < 8 * MIB, sent)
         equal("while others are served", machine.out("echo here"), "here")
     equal("half of the guest's shell commands are not left", until(lambda: int(machine.out(
-        "ps | grep -c '[g]uest_shell serve'")) <= 3, 10), True)
+        "ps | grep -c '[g]uest_shell serve'")) <= 3), True)
     equal("it ends", machine.end(), 0)
 
 
@@ -268,7 +268,7 @@ def vsock_guest():
     equal("10 MiB to the guest", machine.out("guest_shell connect 2002 </dev/null | md5sum").split()[0], md5(data))
     equal("nobody listens: it is refused", machine.run("guest_shell connect 2999 </dev/null")[1], 3)
     hold = threading.Event()
-    many = Listener(machine, 2003, lambda stream: hold.wait(30))
+    many = Listener(machine, 2003, lambda stream: hold.wait(600))
     equal("200 connections at once", machine.out("guest_shell many 2003 200"), "200")
     hold.set()
     check("all came", until(lambda: many.count == 200), many.count)

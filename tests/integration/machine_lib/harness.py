@@ -14,6 +14,8 @@ import time
 import traceback
 
 SHELL_PORT = 52
+ECHO_PORT = 1000  # where guests that are set up give back what comes
+PATIENCE = 90.0  # seconds for what comes soon, on a machine that has nothing else to do
 BOOT_ARGS = "console=ttyS0 reboot=k panic=-1 quiet loglevel=4 no_timer_check"
 
 
@@ -135,7 +137,7 @@ def run_parts(groups):
         worker.join()
 
 
-def until(condition, seconds=10.0, pause=0.05):
+def until(condition, seconds=PATIENCE, pause=0.05):
     """What `condition` gives as soon as it is true; else its last answer."""
     end = time.monotonic() + seconds
     while True:
@@ -159,7 +161,7 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def exited(process, seconds=20):
+def exited(process, seconds=PATIENCE):
     """Exit status of a process that is about to end; None when it does not."""
     try:
         return process.wait(seconds)
@@ -167,7 +169,7 @@ def exited(process, seconds=20):
         return None
 
 
-def vmm(*arguments, seconds=20):
+def vmm(*arguments, seconds=PATIENCE):
     """Run the monitor to its end: (status, standard output, standard error)."""
     done = subprocess.run([Settings.vmm, *arguments], capture_output=True, timeout=seconds, text=True)
     return done.returncode, done.stdout, done.stderr
@@ -195,7 +197,7 @@ class Machine:
             command += ["--api-sock", self.socket]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         Machine.alive.append(self)
-        if api and wait and not until(self.answers, 10, 0.005):
+        if api and wait and not until(self.answers, pause=0.005):
             raise Unexpected("the API does not answer: " + self.text("log"))
 
     @classmethod
@@ -222,7 +224,7 @@ class Machine:
 
     # --- API ---
 
-    def api(self, method, path, body=None, raw=None, headers=None, timeout=60):
+    def api(self, method, path, body=None, raw=None, headers=None, timeout=180):
         """(status, decoded body or None)"""
         connection = UnixConnection(self.socket, timeout)
         data = raw if raw is not None else None if body is None else json.dumps(body)
@@ -292,12 +294,12 @@ class Machine:
         """Configure, start, and wait for the guest's shell."""
         return self.configure(**options).start().wait()
 
-    def wait(self, seconds=60):
+    def wait(self, seconds=180):
         def up():
             if self.process.poll() is not None:
                 raise Unexpected("the monitor ended with %d: %s" % (self.process.returncode, self.text("log")))
             try:
-                return self.run("true", 10) == ("", 0)
+                return self.run("true", 30) == ("", 0)
             except (OSError, Unexpected):
                 return False
 
@@ -335,7 +337,7 @@ class Machine:
         machine.put("/snapshot/load", machine.load_body(snapshot, **options))
         return machine
 
-    def end(self, seconds=20):
+    def end(self, seconds=PATIENCE):
         """Ask it to end: its exit status, None when it does not."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -346,7 +348,7 @@ class Machine:
         if self not in Machine.alive:
             return
         Machine.alive.remove(self)
-        if self.process.poll() is None and self.end(10) is None:
+        if self.process.poll() is None and self.end() is None:
             check("machine %s ends when it is asked to" % self.id, False)
             self.process.kill()
             self.process.wait()
@@ -362,7 +364,7 @@ class Machine:
 
     # --- the guest ---
 
-    def connect(self, port=SHELL_PORT, timeout=60):
+    def connect(self, port=SHELL_PORT, timeout=180):
         """A stream to a port of the guest."""
         stream = socket.socket(socket.AF_UNIX)
         stream.settimeout(timeout)
@@ -382,13 +384,13 @@ class Machine:
             stream.close()
             raise
 
-    def command(self, command, timeout=60):
+    def command(self, command, timeout=180):
         """A stream to a shell command that has been started."""
         stream = self.connect(timeout=timeout)
         stream.sendall(command.encode() + b"\n")
         return stream
 
-    def run(self, command, timeout=60, given=b""):
+    def run(self, command, timeout=180, given=b""):
         """(output, status) of a shell command in the guest."""
         with self.command(command, timeout) as stream:
             if given:
@@ -396,7 +398,7 @@ class Machine:
             stream.shutdown(socket.SHUT_WR)
             return finish(stream)
 
-    def out(self, command, timeout=60, given=b""):
+    def out(self, command, timeout=180, given=b""):
         """Output of a command that must succeed, without space around it."""
         output, status = self.run(command, timeout, given)
         if status != 0:
@@ -437,9 +439,25 @@ class Snapshot:
 SETTING = ("guest_shell echo 1000 >/dev/null 2>&1 </dev/null & "
            "(i=0; while :; do i=$((i+1)); echo $i >/tmp/ticks.new; mv /tmp/ticks.new /tmp/ticks; sleep 0.1; done) >/dev/null 2>&1 </dev/null & "
            "(sleep 4; echo rang >/tmp/timer) >/dev/null 2>&1 </dev/null & "
-           "dd if=/dev/urandom of=/tmp/data bs=1M count=4 2>/dev/null; sleep 0.3; md5sum </tmp/data")
+           "dd if=/dev/urandom of=/tmp/data bs=1M count=4 2>/dev/null; until [ -e /tmp/ticks ]; do sleep 0.1; done; md5sum </tmp/data")
 _ready = []
 _ready_lock = threading.Lock()
+
+
+def set_up(machine):
+    """Run SETTING, and wait until all that it starts has begun. The checksum of /tmp/data."""
+    data = machine.out(SETTING)
+
+    def echoes():
+        try:
+            machine.connect(ECHO_PORT).close()
+            return True
+        except (OSError, Unexpected):
+            return False
+
+    if not until(echoes):
+        raise Unexpected("nobody listens at port %d of the guest" % ECHO_PORT)
+    return data
 
 
 def ready():
@@ -447,7 +465,7 @@ def ready():
     with _ready_lock:
         if not _ready:
             machine = Machine().boot()
-            data = machine.out(SETTING)
+            data = set_up(machine)
             _ready.append((machine.snapshot("ready"), data))
             machine.close()
         return _ready[0]

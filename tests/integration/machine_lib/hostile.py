@@ -5,11 +5,11 @@ import threading
 import time
 
 from devices import Listener
-from harness import Machine, Settings, check, equal, exited, make_file, ready, until
+from harness import ECHO_PORT, Machine, Settings, Unexpected, check, equal, exited, make_file, ready, until
 
 
-def quick(name, machine, times=5):
-    """Pause and resume answer soon whatever the guest does."""
+def slowest(machine, times):
+    """Seconds that the slowest of some pauses and resumes took."""
     worst = 0
     for _ in range(times):
         begin = time.monotonic()
@@ -17,7 +17,16 @@ def quick(name, machine, times=5):
         machine.resume()
         worst = max(worst, time.monotonic() - begin)
         time.sleep(0.02)
-    check("%s: pause and resume answer quickly" % name, worst < 2, "%.2f s" % worst)
+    return worst
+
+
+def quick(name, machine, times=5):
+    """Pause and resume answer soon whatever the guest does. A stall of the machine spoils one round, a guest that holds
+    them up all three."""
+    rounds = []
+    while len(rounds) < 3 and (not rounds or rounds[-1] >= 2):
+        rounds.append(slowest(machine, times))
+    check("%s: pause and resume answer quickly" % name, rounds[-1] < 2, ", ".join("%.2f s" % one for one in rounds))
 
 
 def bare(command, **options):
@@ -48,17 +57,19 @@ def bare_guests():
         status = exited(machine.process)
         check("%s: a triple fault ends the monitor" % command, status in (0, 1), (status, machine.text("log")))
     machine = bare("flood")
-    time.sleep(1)
+    size = lambda: os.stat(machine.path("serial")).st_size if os.path.exists(machine.path("serial")) else 0
+    until(lambda: size() > 1000)
     quick("a flood of the console", machine)
-    size = os.stat(machine.path("serial")).st_size
-    check("a flood of the console: it comes out", 1000 < size <= 16 << 20, size)
+    check("a flood of the console: it comes out", 1000 < size() <= 16 << 20, size())
     equal("a flood of the console is ended from outside", machine.end(), 0)
     path = os.path.join(Settings.work, "limited")
+    begin = time.monotonic()
     machine = bare("flood", serial={"serial_out_path": path, "rate_limiter": {"size": 1000, "refill_time": 500}})
-    time.sleep(1.5)
+    size = lambda: os.stat(path).st_size if os.path.exists(path) else 0
+    until(lambda: size() >= 3000)
     machine.pause()
-    size = os.stat(path).st_size
-    check("a console with a limit: no more than that", 2000 <= size <= 6000, size)
+    most = 1000 + 2000 * (time.monotonic() - begin) + 1000
+    check("a console with a limit: no more than that", 3000 <= size() <= most, (size(), most))
     check("the rest is counted", 'dropped_bytes{machine="%s"} 0' % machine.id not in machine.api("GET", "/metrics")[1])
 
 
@@ -67,7 +78,7 @@ def fuzzed():
     worst = []
     for seed in range(1, 7):
         machine = bare("fuzz %d 1500" % seed)
-        status = exited(machine.process, 30)
+        status = exited(machine.process, 180)
         # A request of garbage may be a failure that ends the machine; never a signal.
         if status not in (0, 1):
             worst.append((seed, status, machine.text("log")[-300:]))
@@ -76,9 +87,12 @@ def fuzzed():
     machine = bare("fuzz 9 100000000")
     time.sleep(0.5)
     quick("in the middle of it", machine)
-    counts = {line.split("{")[0]: int(line.split()[-1]) for line in machine.api("GET", "/metrics")[1].splitlines()}
-    check("they reach the devices", counts["atoll_vmm_vcpu_exit_mmio_write"] > 500 and
-          counts["atoll_vmm_block_queue_event_count"] > 0, counts)
+
+    def counts():
+        return {line.split("{")[0]: int(line.split()[-1]) for line in machine.api("GET", "/metrics")[1].splitlines()}
+
+    check("they reach the devices", until(lambda: counts()["atoll_vmm_vcpu_exit_mmio_write"] > 500 and
+                                          counts()["atoll_vmm_block_queue_event_count"] > 0), counts)
     snapshot = machine.snapshot("fuzz")
     machine.close()
     copy = Machine()
@@ -108,7 +122,7 @@ def busy():
     snapshot = machine.snapshot("busy")
     machine.close()
     copy = Machine.load(snapshot)
-    equal("saved and loaded in the middle of it, it goes on", copy.out("echo here", 120), "here")
+    equal("saved and loaded in the middle of it, it goes on", copy.out("echo here", 300), "here")
     quick("the copy", copy, 2)
     equal("and ends when it is asked to", copy.end(), 0)
     snapshot.remove()
@@ -118,21 +132,28 @@ def connections():
     """A flood of vsock connections."""
     machine = Machine.load(ready()[0])
     hold = threading.Event()
-    listener = Listener(machine, 2000, lambda stream: hold.wait(60))
-    made = int(machine.out("ulimit -n 4096; guest_shell many 2000 1100 & sleep 1; wait", 120).split()[-1])
+    listener = Listener(machine, 2000, lambda stream: hold.wait(600))
+    made = int(machine.out("ulimit -n 4096; guest_shell many 2000 1100 & sleep 1; wait", 300).split()[-1])
     check("a guest gets no more connections than the limit", 500 < made < 1100, made)
     equal("others work after that", machine.out("echo here"), "here")
     hold.set()
     listener.close()
     check("and all can be made again", until(lambda: machine.run("true")[1] == 0))
     streams = []
-    try:
-        for _ in range(300):
-            streams.append(machine.connect(1000))
-    finally:
-        equal("300 from the host", len(streams), 300)
-        for stream in streams:
-            stream.close()
+
+    def connect():
+        """There is room as soon as the last of the guest's have gone."""
+        try:
+            streams.append(machine.connect(ECHO_PORT))
+        except (OSError, Unexpected):
+            return False
+        return True
+
+    while len(streams) < 300 and until(connect):
+        pass
+    equal("300 from the host", len(streams), 300)
+    for stream in streams:
+        stream.close()
     equal("the guest's shell answers", machine.out("echo here"), "here")
     equal("it ends", machine.end(), 0)
 

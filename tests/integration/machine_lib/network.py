@@ -52,7 +52,7 @@ class Tap:
     def pings(self):
         """From this side, until the guest answers."""
         return bool(until(lambda: subprocess.run(["busybox", "ping", "-c", "1", "-W", "2", self.guest], check=False,
-                                                 capture_output=True).returncode == 0, 10))
+                                                 capture_output=True).returncode == 0))
 
 
 def serve(tap, handle):
@@ -63,7 +63,7 @@ def serve(tap, handle):
         stream = listener.accept()[0]
         listener.close()
         with stream:
-            stream.settimeout(60)
+            stream.settimeout(180)
             handle(stream)
 
     threading.Thread(target=run, daemon=True).start()
@@ -79,9 +79,15 @@ def everything(stream):
 
 def throughput_to_guest(tap, machine, seconds):
     """Bytes a second that come through, without the beginning."""
-    with machine.command("nc -l -p 5003 >/dev/null") as command:
-        time.sleep(0.3)
-        with socket.create_connection((tap.guest, 5003), 10) as stream:
+    def connect():
+        """As soon as it listens."""
+        try:
+            return socket.create_connection((tap.guest, 5003), 60)
+        except ConnectionError:
+            return None
+
+    with machine.command("nc -l -p 5003 >/dev/null"):
+        with until(connect) as stream:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
             block = bytes(16384)
             end = time.monotonic() + 2
@@ -122,8 +128,8 @@ def interface():
         equal("offloads: checksums, TSO and joint buffers", [features[bit] for bit in (0, 1, 3, 5, 7, 8, 11, 12, 15)], ["1"] * 9)
         tap.up(machine)
         check("ping to the guest", tap.pings())
-        equal("ping from the guest", machine.run("ping -c 3 -i 0.1 -W 2 %s >/dev/null" % tap.host)[1], 0)
-        equal("in fragments", machine.run("ping -c 2 -s 6000 -W 2 %s >/dev/null" % tap.host)[1], 0)
+        equal("ping from the guest", machine.run("ping -c 3 -i 0.1 -W 20 %s >/dev/null" % tap.host)[1], 0)
+        equal("in fragments", machine.run("ping -c 2 -s 6000 -W 20 %s >/dev/null" % tap.host)[1], 0)
         data = os.urandom(10 * MIB)
         begin = time.monotonic()
         port = serve(tap, lambda stream: stream.sendall(data))
@@ -146,8 +152,11 @@ def interface():
 
         limit = {"bandwidth": {"size": 150000, "refill_time": 1000}}
         machine.patch("/network-interfaces/eth", {"iface_id": "eth", "rx_rate_limiter": limit})
-        seen = throughput_to_guest(tap, machine, 3)
-        check("a limit of 150 kB/s to the guest, set at run time", 0.9 * 150e3 < seen < 1.1 * 150e3, "%.0f" % seen)
+        # A stall of the machine spoils a measurement, a wrong limit all three.
+        seen = []
+        while len(seen) < 3 and not (seen and 0.9 * 150e3 < seen[-1] < 1.1 * 150e3):
+            seen.append(throughput_to_guest(tap, machine, 3))
+        check("a limit of 150 kB/s to the guest, set at run time", 0.9 * 150e3 < seen[-1] < 1.1 * 150e3, seen)
         none = {"bandwidth": {"size": 0, "refill_time": 0}}
         machine.patch("/network-interfaces/eth", {"iface_id": "eth", "rx_rate_limiter": none, "tx_rate_limiter": limit})
         sizes = []
@@ -161,14 +170,18 @@ def interface():
             got.append(size / (time.monotonic() - begin))
 
         del got[:]
-        port = serve(tap, timed)
-        machine.run("nc %s %d </tmp/r" % (tap.host, port))
-        until(lambda: got)
         # One segment of up to 64 KiB may have waited in our socket when the clock began.
         most = 1.15 * 150e3 * (1 + 65536 / 500000)
-        check("a limit of 150 kB/s from the guest", got and 0.85 * 150e3 < got[0] < most, got)
+        for number in (1, 2, 3):
+            del sizes[:]
+            port = serve(tap, timed)
+            machine.run("nc %s %d </tmp/r" % (tap.host, port))
+            until(lambda: len(got) == number)
+            if got and 0.85 * 150e3 < got[-1] < most:
+                break
+        check("a limit of 150 kB/s from the guest", got and 0.85 * 150e3 < got[-1] < most, got)
         machine.patch("/network-interfaces/eth", {"iface_id": "eth", "tx_rate_limiter": none})
-        equal("and without limits again", machine.run("ping -c 2 -i 0.1 -W 2 %s >/dev/null" % tap.host)[1], 0)
+        equal("and without limits again", machine.run("ping -c 2 -i 0.1 -W 20 %s >/dev/null" % tap.host)[1], 0)
 
         # A copy on another tap, beside the original.
         snapshot = machine.snapshot("net", resume=True)
@@ -189,7 +202,7 @@ def interface():
 def ask(machine, path, *headers, method="GET"):
     """(status, body) of a request by the guest."""
     lines = ["%s %s HTTP/1.1" % (method, path), "Host: 169.254.169.254", "Connection: close", *headers, "", ""]
-    head, _, body = machine.out("nc -w 5 169.254.169.254 80", given="\r\n".join(lines).encode()).partition("\r\n\r\n")
+    head, _, body = machine.out("nc -w 30 169.254.169.254 80", given="\r\n".join(lines).encode()).partition("\r\n\r\n")
     return int(head.split()[1]) if head.startswith("HTTP/1.1 ") else head, body
 
 
@@ -212,7 +225,7 @@ def metadata():
             header = []
             if version == "V2":
                 equal("V2: without a token", ask(machine, "/latest/meta-data/id")[0], 401)
-                status, token = ask(machine, "/latest/api/token", "X-metadata-token-ttl-seconds: 60", method="PUT")
+                status, token = ask(machine, "/latest/api/token", "X-metadata-token-ttl-seconds: 21600", method="PUT")
                 check("V2: a token", status == 200 and len(token) > 20, (status, token))
                 header = ["X-metadata-token: " + token]
             equal(version + ": a value", ask(machine, "/latest/meta-data/id", *header), (200, "i-1"))

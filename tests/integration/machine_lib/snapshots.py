@@ -6,7 +6,7 @@ import shutil
 import socket
 import time
 
-from harness import SETTING, Machine, Settings, Snapshot, allocated, check, equal, exited, make_file, ready, say, until, vmm
+from harness import Machine, Settings, Snapshot, allocated, check, equal, exited, make_file, ready, say, set_up, until, vmm
 
 MIB = 1 << 20
 
@@ -22,8 +22,12 @@ def read_clock(machine):
 
 
 def clock_lag(machine):
-    """How far the guest's wall clock is behind ours, seconds: by the quickest of three answers."""
-    begin, guest, end = min((read_clock(machine) for _ in range(3)), key=lambda answer: answer[2] - answer[0])
+    """How far the guest's wall clock is behind ours, seconds: by the quickest of three answers, or of more if they were slow."""
+    quickest = begin, guest, end = read_clock(machine)
+    for number in range(1, 30):
+        if number >= 3 and end - begin <= 0.2:
+            break
+        quickest = begin, guest, end = min(quickest, read_clock(machine), key=lambda answer: answer[2] - answer[0])
     return (begin + end) / 2 - guest
 
 
@@ -38,7 +42,7 @@ def goes_on():
     """A guest goes on, there and in copies."""
     image = make_file("snap.img", 8 * MIB, b"disk" * 1000)
     machine = Machine().boot(drives=[{"drive_id": "d", "path_on_host": image, "cache_type": "Writeback"}])
-    data = machine.out(SETTING)
+    data = set_up(machine)
     held = machine.command("cat")
     machine.out("dd if=/dev/zero of=/dev/vda bs=4096 seek=100 count=1 2>/dev/null; sync")
     before = ticks(machine)
@@ -69,8 +73,9 @@ def goes_on():
     check("two copies draw different random numbers", randoms[0] != randoms[1], randoms)
     for number, copy in enumerate(copies):
         name = "copy %d: " % number
-        dmesg = copy.out("dmesg")
-        equal(name + "the kernel hears of the fork", dmesg.count("crng reseeded due to virtual machine fork"), 1)
+        forks = lambda: copy.out("dmesg").count("crng reseeded due to virtual machine fork")
+        until(forks)
+        equal(name + "the kernel hears of the fork", forks(), 1)
         equal(name + "files are there", copy.out("md5sum </tmp/data"), data)
         now = ticks(copy)
         check(name + "processes go on", until(lambda: ticks(copy) > now + 1))
@@ -164,7 +169,7 @@ def options():
         machine = Machine()
         status, message = machine.fault("PUT", "/snapshot/load", machine.load_body(snapshot, **change))
         check("a load with %s is refused" % name, status == 400 and message and word in message, "%s %r" % (status, message))
-        machine.end(2)
+        machine.end()
         check("and the monitor ends in order", machine.process.returncode in (0, 1), machine.process.returncode)
         machine.close()
     machine = Machine()
@@ -233,13 +238,13 @@ def try_load(snapshot, state, memory=None, layers=None, resume=False):
     try:
         status, message = machine.fault("PUT", "/snapshot/load", machine.load_body(
             snapshot, snapshot_path=path, mem_layers=layers, resume_vm=resume,
-            mem_backend={"backend_type": "File", "backend_path": memory or snapshot.memory}), timeout=20)
+            mem_backend={"backend_type": "File", "backend_path": memory or snapshot.memory}), timeout=60)
     except Exception as error:
         status, message = 0, str(error)
     if resume:
         time.sleep(0.05)
     # A guest of a damaged state may have reset or failed on its own; a signal is what must not end us.
-    code = machine.end(10)
+    code = machine.end()
     machine.close()
     return status, message, code
 
@@ -316,7 +321,7 @@ def cycles():
     looks = 0
     image = make_file("cycle.img", MIB)
     machine = Machine().boot(drives=[{"drive_id": "d", "path_on_host": image}])
-    data = machine.out(SETTING)
+    data = set_up(machine)
     lag = clock_lag(machine)
     seen = set()
     trouble = ""
@@ -345,9 +350,13 @@ def cycles():
     check("the generation changed each time", looks <= forks <= count, forks)
     with open(image, "rb") as file:
         equal("the drive has the last word", file.read(10).split()[0], b"%d" % (count - 1))
-    before = time.monotonic()
-    machine.out("sleep 1")
-    check("a second is a second", 0.95 < time.monotonic() - before < 2, time.monotonic() - before)
+    # A stall of the machine makes one longer, a wrong clock all three.
+    seconds = []
+    while len(seconds) < 3 and (not seconds or seconds[-1] >= 2):
+        before = time.monotonic()
+        machine.out("sleep 1")
+        seconds.append(time.monotonic() - before)
+    check("a second is a second", min(seconds) > 0.95 and seconds[-1] < 2, seconds)
     equal("the entropy device works", machine.out("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c"), "64")
     machine.out("echo at the end >/dev/console")
     check("the serial port works", until(lambda: "at the end" in machine.text("serial")))
