@@ -35,7 +35,7 @@ export async function pauses() {
     assert.equal(await state(id), 'paused')
     const page = await Sandbox.list({ ...opts, query: { state: ['paused'] } }).nextItems()
     assert.ok(page.some((item) => item.sandboxId === id))
-    assert.equal((await onServiceHost('sh', '-c', `ls /run/atoll/sandboxes/${id} 2>/dev/null | wc -l`)).trim(), '0')
+    await until('it has none', async () => (await onServiceHost('sh', '-c', `ls /run/atoll/sandboxes/${id} 2>/dev/null | wc -l`)).trim() === '0')
   })
   await check('pause: a paused one is paused already', async () => {
     assert.equal(await sandbox.pause(opts), false)
@@ -63,8 +63,8 @@ export async function pauses() {
   await check('kill of a paused sandbox leaves nothing', async () => {
     assert.equal(await sandbox.pause(opts), true)
     await sandbox.kill(opts)
-    const left = await onServiceHost('sh', '-c', `ls -d /var/lib/atoll/*/${id} /run/atoll/*/${id} 2>/dev/null | grep -v /history/ | wc -l`)
-    assert.equal(left.trim(), '0')
+    await until('nothing is left', async () =>
+      (await onServiceHost('sh', '-c', `ls -d /var/lib/atoll/*/${id} /run/atoll/*/${id} 2>/dev/null | grep -v /history/ | wc -l`)).trim() === '0')
   })
   await check('a sandbox that shall pause at its end does', async () => {
     const made = await Sandbox.create('base', { ...opts, timeoutMs: 4_000, lifecycle: { onTimeout: 'pause' } })
@@ -149,9 +149,10 @@ async function reboots() {
   })
   await check('pause of the disk at the end', async () => {
     const lifecycle = { onTimeout: { action: 'pause', keepMemory: false } }
-    const made = await Sandbox.create('base', { ...opts, timeoutMs: 20_000, lifecycle })
+    const made = await Sandbox.create('base', { ...opts, timeoutMs: 3_600_000, lifecycle })
     await made.files.write('/home/user/first', 'before', opts)
     boot = await bootId(made)
+    await made.setTimeout(2_000, opts)
     await until('it is paused', async () => !/memory|state/.test(await layers(made.sandboxId)) && (await state(made.sandboxId)) === 'paused')
     await connect(made.sandboxId)
     assert.notEqual(await bootId(made), boot)
