@@ -6,6 +6,7 @@
 #include "api/reach.h"
 #include "api/registry.h"
 #include "api/volumes/mounted.h"
+#include "api/volumes/volumes.h"
 
 #define AGAIN_MS    10000
 #define SOON_MS     200
@@ -105,6 +106,7 @@ static void on_answer(int status, const char *data, size_t size, const struct er
 	if (json_is_array(list)) {
 		compare(api, list, question->asked_ms);
 		serve_volumes(api);
+		volumes_tidy(api->volumes);
 		api_settle_snapshots(api);
 	}
 	free(question);

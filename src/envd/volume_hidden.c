@@ -15,11 +15,6 @@
 #include "base/base.h"
 #include "envd/volume_server_internal.h"
 
-#define PREFIX       ".atoll-hidden-"
-#define RANDOM_BYTES 8
-
-_Static_assert(sizeof(PREFIX) + RANDOM_BYTES * 2 == VOLUME_HIDDEN_SIZE, "a hidden name has its size");
-
 /* A hidden file that nobody has open any more is being removed. */
 struct removal {
 	struct volume_call call;
@@ -65,8 +60,8 @@ static void hide(struct kernel_call *kernel)
 	struct volume_question question = { .head = { .op = VOLUME_RENAME } };
 	struct volume_node *directory = directory_of(kernel);
 
-	memcpy(kernel->hidden_name, PREFIX, sizeof(PREFIX));
-	random_hex(kernel->hidden_name + sizeof(PREFIX) - 1, RANDOM_BYTES);
+	memcpy(kernel->hidden_name, VOLUME_HIDDEN_PREFIX, sizeof(VOLUME_HIDDEN_PREFIX));
+	random_hex(kernel->hidden_name + strlen(VOLUME_HIDDEN_PREFIX), VOLUME_HIDDEN_DIGITS / 2);
 	kernel->step = KERNEL_HIDE;
 	volume_server_ask_of(kernel, &question, directory, name_of(kernel), directory, kernel->hidden_name);
 }

@@ -18,8 +18,6 @@ struct volume_server {
 	bool polling;
 };
 
-#define VOLUME_HIDDEN_SIZE 31 /* of a hidden name, a zero behind it */
-
 /* What of a request the volume is asked for: but for volume_hidden.c, always the first. */
 enum kernel_step {
 	KERNEL_ITSELF,   /* what the kernel wants */

@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,15 @@
 
 #define VOLUME_PATH_MAX       3072 /* bytes of a path below the volume; no zero byte, "" is the volume itself */
 #define VOLUME_DATA_MAX       (128 * 1024) /* bytes that one message reads or writes */
+
+/* A file that loses its name while a guest has it open gets another one in its directory: this and
+ * hexadecimal digits. The size is that of all, with a zero behind it. */
+#define VOLUME_HIDDEN_PREFIX ".atoll-hidden-"
+#define VOLUME_HIDDEN_DIGITS 16
+#define VOLUME_HIDDEN_SIZE   (sizeof(VOLUME_HIDDEN_PREFIX) + VOLUME_HIDDEN_DIGITS)
+
+/* Whether it is such a name, of a file without its directories. */
+bool volume_is_hidden(const char *name);
 
 enum volume_op {
 	VOLUME_STAT = 1, /* path -> attributes */

@@ -1,5 +1,6 @@
 """A volume that sandboxes have mounted, and its files as they are outside."""
 
+import json
 import os
 import urllib.parse
 
@@ -27,6 +28,14 @@ class Volume:
         if status not in (200, 404):
             raise Broken("read %s of the volume: status %d: %s" % (path, status, data[:200]))
         return data.decode() if status == 200 else None
+
+    def hidden(self):
+        """The files that have lost their names."""
+        status, data = request(os.environ["E2B_API_URL"], "GET", "/volumecontent/%s/dir?path=/" % self.id,
+                               headers={"Authorization": "Bearer " + self.token})
+        if status != 200:
+            raise Broken("list the volume: status %d: %s" % (status, data[:200]))
+        return [entry["name"] for entry in json.loads(data) if entry["name"].startswith(".")]
 
     def remove(self):
         status, answer = api("DELETE", "/volumes/" + self.id)

@@ -334,5 +334,49 @@ def mounted_volume_is_deleted(service, node):
         service.ask("DELETE", f"/sandboxes/{one}")
 
 
+def hidden_files_go(service, node):
+    """Files that lost their names while they were open, of guests that cannot come to remove them."""
+    hidden = ".atoll-hidden-0123456789abcdef"
+    volume, other = new_volume(service, "hidden"), new_volume(service, "not-hidden")
+    place = f"{service.data}/volumes/{volume.id}/files"
+    first, second = mounting(service, volume), mounting(service, volume)
+
+    def hide(sandbox, directory):
+        agent = Agent(node, sandbox)
+        agent.do(MKDIR, directory, mode=0o700)
+        agent.do(CREATE, f"{directory}/x", mode=0o600)
+        agent.do(WRITE, f"{directory}/x", data=b"open")
+        agent.do(CREATE, f"{directory}/kept", mode=0o600)
+        agent.do(RENAME, f"{directory}/x", f"{directory}/{hidden}")
+        return agent
+
+    def compared():
+        """All that the API does with the node's word has been done with one that is newer than now."""
+        asked = node.count("GET", "/v1/sandboxes")
+        until("it asks twice", lambda: node.count("GET", "/v1/sandboxes") >= asked + 2)
+
+    hide(first, "a")
+    hide(second, "b")
+    assert service.ask("POST", f"/sandboxes/{second}/pause").status == 204
+    assert service.ask("DELETE", f"/sandboxes/{first}").status == 204
+    compared()
+    assert os.path.exists(f"{place}/a/{hidden}") and os.path.exists(f"{place}/b/{hidden}"), "one that sleeps has it open"
+    node.monitors[second].volume_connections.clear()
+    assert service.ask("POST", f"/v2/sandboxes/{second}/connect", {"timeout": 600}).status == 201
+    assert Agent(node, second).do(READ, f"b/{hidden}", count=9) == b"open"
+    assert service.ask("DELETE", f"/sandboxes/{second}").status == 204
+    until("they are removed", lambda: sorted(os.listdir(f"{place}/a") + os.listdir(f"{place}/b")) == ["kept", "kept"])
+    assert volume.names("/", depth=2) == ["/a", "/a/kept", "/b", "/b/kept"]
+
+    # Of one that ends while the API is away.
+    third, elsewhere = mounting(service, volume), mounting(service, other)
+    hide(third, "c")
+    service.end(signal.SIGKILL)
+    node.end(third)
+    service.start()
+    until("it is removed", lambda: os.listdir(f"{place}/c") == ["kept"])
+    assert service.ask("DELETE", f"/sandboxes/{elsewhere}").status == 204
+
+
 CHECKS = [mounts_are_checked, mounts_are_kept, mounted_files, mounted_quota, mounts_are_served_again,
-          mounted_volume_is_deleted]
+          mounted_volume_is_deleted, hidden_files_go]

@@ -17,7 +17,8 @@
 #include "api/volumes/operation.h"
 #include "base/base.h"
 
-#define ROOM (UINT64_C(1) << 30)
+#define ROOM   (UINT64_C(1) << 30)
+#define HIDDEN VOLUME_HIDDEN_PREFIX "0123456789abcdef"
 
 /* --- messages --- */
 
@@ -315,6 +316,53 @@ static void devices_are_not_touched(void **state)
 	assert_int_equal(ask(place, VOLUME_UNLINK, "pipe", ""), 0);
 }
 
+static void hidden_names_are_known(void **state)
+{
+	static const char *const others[] = { "",
+		                              ".atoll-hidden-",
+		                              ".atoll-hidden-0123456789abcde",
+		                              ".atoll-hidden-0123456789abcdef0",
+		                              ".atoll-hidden-0123456789abcdeF",
+		                              "atoll-hidden-0123456789abcdef" };
+
+	(void)state;
+	assert_true(volume_is_hidden(HIDDEN));
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		assert_false(volume_is_hidden(others[i]));
+}
+
+static void hidden_files_are_removed(void **state)
+{
+	struct place *place = *state;
+	uint64_t freed;
+
+	assert_false(tree_may_have_hidden(place->root));
+	assert_int_equal(ask(place, VOLUME_MKDIR, "d", ""), 0);
+	assert_int_equal(ask(place, VOLUME_MKDIR, "d/e", ""), 0);
+	assert_int_equal(ask(place, VOLUME_CREATE, "stays", ""), 0);
+	assert_int_equal(ask(place, VOLUME_CREATE, "goes", ""), 0);
+	assert_int_equal(ask(place, VOLUME_CREATE, "too", ""), 0);
+	assert_int_equal(write_at(place, "goes", 0, "x", ROOM), 0);
+	assert_int_equal(ask(place, VOLUME_RENAME, "stays", "kept"), 0);
+	assert_false(tree_may_have_hidden(place->root));
+	assert_int_equal(ask(place, VOLUME_RENAME, "goes", "d/e/" HIDDEN), 0);
+	assert_true(tree_may_have_hidden(place->root));
+	assert_int_equal(ask(place, VOLUME_RENAME, "too", HIDDEN), 0);
+	/* A directory that has such a name was made by somebody, and is walked. */
+	assert_int_equal(ask(place, VOLUME_RENAME, "d/e", "d/" HIDDEN), 0);
+	assert_int_equal(tree_remove_hidden(place->root, &freed, NULL), 0);
+	assert_int_equal(freed, tree_cost(1) + TREE_ENTRY_BYTES);
+	place->used -= freed;
+	assert_measured(place);
+	assert_int_equal(ask(place, VOLUME_STAT, "kept", ""), 0);
+	assert_int_equal(ask(place, VOLUME_STAT, "d/" HIDDEN, ""), 0);
+	assert_int_equal(ask(place, VOLUME_STAT, "d/" HIDDEN "/" HIDDEN, ""), ENOENT);
+	assert_int_equal(ask(place, VOLUME_STAT, HIDDEN, ""), ENOENT);
+	assert_false(tree_may_have_hidden(place->root));
+	assert_int_equal(tree_remove_hidden(place->root, &freed, NULL), 0);
+	assert_int_equal(freed, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -325,6 +373,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(nothing_leads_out, setup, teardown),
 		cmocka_unit_test_setup_teardown(ways_stay_short, setup, teardown),
 		cmocka_unit_test_setup_teardown(devices_are_not_touched, setup, teardown),
+		cmocka_unit_test(hidden_names_are_known),
+		cmocka_unit_test_setup_teardown(hidden_files_are_removed, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

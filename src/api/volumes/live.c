@@ -90,7 +90,7 @@ void volume_put(struct volume *volume)
 		return;
 	/* Once measured it stays, so that it need not be again, but holds no descriptors. */
 	close_directories(volume);
-	if (volume->gone || !volume->measured)
+	if (volume->gone || !(volume->measured || volume->hidden))
 		volume_free(volume);
 }
 
@@ -308,8 +308,22 @@ void volumes_drop(struct volumes *volumes, const char *id)
 		log_warn("volume %s cannot be removed: %s", id, strerror(errno));
 }
 
+/* Keep in mind that it is to be tidied, if it is. */
+static void take_hidden(struct volumes *volumes, const char *id)
+{
+	struct error err = { 0 };
+	struct volume *volume = volume_get(volumes, id, &err);
+
+	if (!volume) {
+		log_warn("%s", err.message);
+		return;
+	}
+	volume->hidden = tree_may_have_hidden(volume->root);
+	volume_put(volume);
+}
+
 /* What an earlier life had not removed yet. */
-static void drop_deleted(struct volumes *volumes)
+static void look_around(struct volumes *volumes)
 {
 	DIR *stream = opendir(volumes->directory);
 	struct volume_record volume;
@@ -318,9 +332,12 @@ static void drop_deleted(struct volumes *volumes)
 	while (stream && (entry = readdir(stream))) {
 		if (strncmp(entry->d_name, DELETED, strlen(DELETED)) == 0)
 			remove_later(volumes, entry->d_name);
-		else if (entry->d_name[0] != '.' &&
-		         store_find_volume(volumes->api->store, entry->d_name, &volume, NULL) == -ENOENT)
+		else if (entry->d_name[0] == '.')
+			continue;
+		else if (store_find_volume(volumes->api->store, entry->d_name, &volume, NULL) == -ENOENT)
 			log_warn("%s/%s belongs to no volume", volumes->directory, entry->d_name);
+		else
+			take_hidden(volumes, entry->d_name);
 	}
 	if (stream)
 		(void)closedir(stream);
@@ -338,6 +355,6 @@ struct volumes *volumes_new(struct api *api, const char *directory, uint64_t siz
 	volumes->size_max = size_max;
 	list_init(&volumes->live);
 	(void)snprintf(volumes->directory, sizeof(volumes->directory), "%s", directory);
-	drop_deleted(volumes);
+	look_around(volumes);
 	return volumes;
 }

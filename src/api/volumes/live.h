@@ -24,6 +24,7 @@ struct volume {
 	bool measured;
 	bool changing; /* a change is being made */
 	bool gone;     /* it has been deleted */
+	bool hidden;   /* it may have files of hidden names: it is kept in mind */
 	struct list changes;
 };
 

@@ -2,8 +2,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "api/record.h"
+#include "api/registry.h"
 #include "api/volumes/serving.h"
 #include "volume/volume.h"
 
@@ -79,10 +80,11 @@ static void on_late(uv_timer_t *timer)
 		serving_hurry(mount->serving);
 }
 
-static const char *volume_of(const struct mount *mount)
+/* "": there is no such mount. */
+static const char *volume_of(const struct record *record, size_t index)
 {
-	const json_t *all = mount->mounted->record->volume_mounts;
-	const char *id = json_string_value(json_object_get(json_array_get(all, mount->index), "volume_id"));
+	const json_t *mount = json_array_get(record->volume_mounts, index);
+	const char *id = json_string_value(json_object_get(mount, "volume_id"));
 
 	return id ? id : "";
 }
@@ -104,7 +106,8 @@ static void on_connect(struct stream *stream, int status, void *context)
 		return;
 	}
 	mount->since = uv_now(mount->api->loop);
-	mount->serving = serving_new(mount->api->volumes, volume_of(mount), stream, on_served, mount, &err);
+	mount->serving = serving_new(mount->api->volumes, volume_of(mount->mounted->record, mount->index),
+	                             stream, on_served, mount, &err);
 	if (mount->serving) {
 		(void)uv_timer_start(&mount->timer, on_late, GREETING_MS, 0);
 		return;
@@ -189,4 +192,16 @@ void mounted_end(struct mounted *mounted)
 	for (unsigned i = 0; i < mounted->count; i++)
 		mount_end(mounted->mounts[i]);
 	free(mounted);
+}
+
+bool mounted_by_any(const struct api *api, const char *volume_id)
+{
+	list_for_each (node, registry_all(api->registry)) {
+		const struct record *record = list_entry(node, struct record, all);
+
+		for (size_t i = 0; i < json_array_size(record->volume_mounts); i++)
+			if (strcmp(volume_of(record, i), volume_id) == 0)
+				return true;
+	}
+	return false;
 }

@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 struct api;
 struct mounted;
 struct record;
@@ -13,6 +15,9 @@ void mounted_begin(struct api *api, struct record *record);
 
 /* As mounted_begin for one that runs and is not served, mounted_end for one that does not run. */
 void mounted_follow(struct api *api, struct record *record);
+
+/* Whether a sandbox has this volume mounted, be it paused. */
+bool mounted_by_any(const struct api *api, const char *volume_id);
 
 /* Its machine is no more. NULL is allowed. */
 void mounted_end(struct mounted *mounted);

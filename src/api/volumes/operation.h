@@ -38,6 +38,9 @@ void operation_free(struct operation *operation);
 /* Whether it must come in turn with the volume's changes. */
 bool operation_changes(const struct operation *operation);
 
+/* Whether a file gets a hidden name by it (volume.h). */
+bool operation_hides(const struct operation *operation);
+
 /* Bytes of memory that it takes at most, its answer's with them. */
 size_t operation_weight(const struct operation *operation);
 

@@ -160,6 +160,13 @@ static int check_length(const struct operation *operation, int parent, const cha
 	return fd < 0 ? fd : check_below(fd, TREE_PATH_MAX - 1 - size);
 }
 
+bool operation_hides(const struct operation *operation)
+{
+	const char *slash = strrchr(operation->other, '/');
+
+	return operation->head.op == VOLUME_RENAME && volume_is_hidden(slash ? slash + 1 : operation->other);
+}
+
 int operation_rename(struct operation *operation, int root)
 {
 	const char *name;
@@ -184,6 +191,8 @@ int operation_rename(struct operation *operation, int root)
 	if (replaces && (operation->head.flags & VOLUME_NOREPLACE))
 		return -EEXIST;
 	ret = check_length(operation, parent, name, &st);
+	if (ret == 0 && operation_hides(operation))
+		ret = tree_note_hidden(root);
 	if (ret == 0 && renameat(parent, name, new_parent, new_name) < 0)
 		ret = -errno;
 	if (ret == 0 && replaces && new_st.st_ino != st.st_ino)

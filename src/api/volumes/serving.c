@@ -117,6 +117,8 @@ static void on_done(struct job *job)
 		request->operation->error = ESTALE;
 	else if (job->err.code)
 		request->operation->error = EIO;
+	if (operation_hides(request->operation))
+		job->volume->hidden = true;
 	if (job->err.code && !job->volume->gone)
 		log_error("volume %s: %s", job->volume->id, job->err.message);
 	finish(serving, request->operation);

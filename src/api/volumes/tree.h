@@ -58,6 +58,13 @@ int tree_make_directory(int root, const char *path, const struct tree_owner *own
 /* Remove it and all below it; *ret_freed is what that gives back, also when it fails in the middle. */
 int tree_remove(int root, const char *path, uint64_t *ret_freed, struct error *err);
 
+/* Before a file gets a hidden name (volume.h): there may be some from now on. 0 or -errno. */
+int tree_note_hidden(int root);
+bool tree_may_have_hidden(int root);
+
+/* Remove them all; *ret_freed is what that gives back, also when it fails in the middle. */
+int tree_remove_hidden(int root, uint64_t *ret_freed, struct error *err);
+
 /* Open a file for reading. A descriptor or -errno. */
 int tree_open(int root, const char *path, uint64_t *ret_size, struct error *err);
 

@@ -1,5 +1,5 @@
 /* What the files of the tree share: path.c (ways), entry.c (what an entry is), tree.c (changes), operation.c
- * (what guests ask for). Private to them. */
+ * (what guests ask for), tidy.c (hidden names). Private to them. */
 #pragma once
 
 #include <dirent.h>

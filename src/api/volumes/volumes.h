@@ -23,5 +23,9 @@ int volumes_make(struct volumes *volumes, const char *id, struct error *err);
 /* A volume's row is gone: refuse what is asked of it and remove its files, in the background. */
 void volumes_drop(struct volumes *volumes, const char *id);
 
+/* It is known what runs: remove what nobody can have open any more of files that have lost their names, in
+ * the background, of volumes that no sandbox has mounted. */
+void volumes_tidy(struct volumes *volumes);
+
 /* Serve a request of the content API. False: it is none. */
 bool volumes_serve(struct api *api, struct http_exchange *exchange);
