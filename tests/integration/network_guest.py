@@ -144,7 +144,7 @@ class Guest:
         local = local or self.port
         self.send_udp(target, port, data, local, source)
         return self.receive(seconds, lambda got: got and got[0] == target and got[1] == 17
-                            and struct.unpack("!HH", got[2][:4]) == (port, local) and got[2][8:])
+                            and struct.unpack("!HH", got[2][:4]) == (port, local) and got[2].endswith(data) and got[2][8:])
 
 
     def send_tcp(self, target, port, flags, local, sequence):
