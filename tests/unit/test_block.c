@@ -447,7 +447,7 @@ static void measure(struct fixture *fixture, uint32_t size, double per_second)
 		}
 		driver_kick(&fixture->driver, 0);
 	}
-	for (int i = 0; i < 5 && !is_near(seen); i++)
+	for (int i = 0; i < 8 && !is_near(seen); i++)
 		seen = share(fixture, size, per_second);
 	if (!is_near(seen))
 		fail_msg("%.2f of the limit is not within %d %%", seen, TOLERANCE_PC);

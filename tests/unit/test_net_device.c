@@ -573,13 +573,14 @@ static uint64_t pump_dry(struct fixture *fixture, uint64_t (*pump)(struct fixtur
 {
 	uint64_t count;
 	uint64_t total = 0;
+	unsigned rounds = 0;
 
 	do {
 		count = pump(fixture);
 		(void)metric_of(fixture, "rx_count"); /* the loop has its turn */
 		count += pump(fixture);
 		total += count;
-	} while (count > 8);
+	} while (count > 8 && ++rounds < 1000); /* a slow machine gets more in each of them, for ever */
 	return total;
 }
 
@@ -622,7 +623,7 @@ static void check_rate(struct fixture *fixture, uint64_t (*pump)(struct fixture 
 	/* What is there at once, and a little more, before the measurement. A stall of the machine spoils
 	 * one, a wrong limit all of them. */
 	(void)pump_for(fixture, pump, MEASURE_US / 8);
-	for (int i = 0; i < 5 && !is_near(seen, wanted); i++)
+	for (int i = 0; i < 8 && !is_near(seen, wanted); i++)
 		seen = pump_for(fixture, pump, MEASURE_US);
 	if (!is_near(seen, wanted))
 		fail_msg("%.0f frames per second are not within %d %% of %.0f", seen, TOLERANCE_PC, wanted);
