@@ -17,7 +17,7 @@ export async function check(name, body) {
   let timer
   try {
     const deadline = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`no answer within ${2 * SLOW} ms`)), 2 * SLOW)
+      timer = setTimeout(() => reject(new Error(`no answer within ${6 * SLOW} ms`)), 6 * SLOW)
     })
     const result = await Promise.race([body(), deadline])
     passed += 1

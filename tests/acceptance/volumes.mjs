@@ -1,7 +1,7 @@
 // Volumes mounted in sandboxes: one set of files for the content API and for all who have mounted it.
 import { Sandbox, Volume } from '@e2b/code-interpreter'
 import { assert, check, opts, SLOW, until } from './harness.mjs'
-import { onServiceHost } from './crash.mjs'
+import { nodeAnswers, onServiceHost } from './crash.mjs'
 
 const MOUNT = '/mnt/shared'
 
@@ -53,6 +53,7 @@ export async function volumes() {
     assert.deepEqual(lines, lines.map((_, index) => index + 1))
   })
   await check('volume: a fork has it', async () => {
+    await nodeAnswers(one)
     const [result] = await one.fork({ ...opts, timeoutMs: 3_600_000 })
     const fork = result.sandbox ?? result
     assert.equal(await shell(fork, `cat ${MOUNT}/greeting`), 'from outside')

@@ -3,11 +3,11 @@ import { readFileSync } from 'node:fs'
 import { Sandbox } from 'e2b'
 
 const opts = { requestTimeoutMs: 300_000 }
-const sandbox = await Sandbox.create('base', { ...opts, timeoutMs: 900_000 })
+const sandbox = await Sandbox.create('base', { ...opts, timeoutMs: 3_600_000 })
 await sandbox.files.write('/tmp/selftest', readFileSync(process.argv[2], 'utf8'), opts)
 let output = ''
 try {
-  const result = await sandbox.commands.run('python3 /tmp/selftest', { ...opts, user: 'root', timeoutMs: 600_000 })
+  const result = await sandbox.commands.run('python3 /tmp/selftest', { ...opts, user: 'root', timeoutMs: 3_000_000 })
   output = result.stdout
 } catch (error) {
   output = error.stdout ?? String(error)

@@ -125,6 +125,6 @@ int main(int argc, char **argv)
 		while (read(STDIN_FILENO, &byte, 1) > 0)
 			;
 	if (argc > 1 && strcmp(argv[argc - 1], "--stay") == 0)
-		(void)sleep(30);
+		(void)sleep(600);
 	return 0;
 }

@@ -74,6 +74,7 @@ class Guest:
         # The other end may remember connections of guests before.
         self.port = random.randrange(20000, 60000)
         self.gateway = None
+        self.flows = set()  # (far address, protocol, ports) of what has been answered: more may follow
         self.unasked = []  # what came from outside and answers nothing
         until = time.monotonic() + COMES
         while not self.gateway:
@@ -83,6 +84,9 @@ class Guest:
 
     def close(self):
         os.close(self.tap)
+
+    def expects_more(self, target, protocol, far, near):
+        self.flows.add((target, protocol, struct.pack("!HH", far, near)))
 
     def arp(self, operation, target_mac, target):
         os.write(self.tap, target_mac + MAC + b"\x08\x06" + struct.pack("!HHBBH", 1, 0x800, 6, 4, operation) + MAC
@@ -110,7 +114,8 @@ class Guest:
             result = wanted(answer)
             if result:
                 return result
-            if answer:
+            # What was answered late is sent again by the other end.
+            if answer and (*answer[:2], answer[2][:4]) not in self.flows:
                 self.unasked.append(answer)
         return None
 
@@ -122,8 +127,16 @@ class Guest:
         self.send(target, 17, with_checksum(source, target, 17, body, 6), source)
 
     def asks(self, target, port, data=b"question", local=None):
-        """What is answered, of which there must be something."""
-        return self.udp(target, port, data, seconds=COMES, local=local)
+        """What is answered, of which there must be something: asked again as clients do, as the gateway forgets a packet when
+        it has asked for our MAC in vain."""
+        self.port += 1
+        local = local or self.port
+        for _ in range(COMES // 3):
+            answer = self.udp(target, port, data, seconds=3, local=local)
+            if answer:
+                self.expects_more(target, 17, port, local)
+                return answer
+        return None
 
     def udp(self, target, port, data=b"question", source=GUEST, seconds=0.4, local=None):
         """What is answered; None: nothing, in this time."""
@@ -131,7 +144,7 @@ class Guest:
         local = local or self.port
         self.send_udp(target, port, data, local, source)
         return self.receive(seconds, lambda got: got and got[0] == target and got[1] == 17
-                            and struct.unpack("!HH", got[2][:4]) == (port, local) and got[2][8:])
+                            and struct.unpack("!HH", got[2][:4]) == (port, local) and got[2].endswith(data) and got[2][8:])
 
 
     def send_tcp(self, target, port, flags, local, sequence):
@@ -154,6 +167,7 @@ class Stream:
         got = self.receive(seconds)
         self.open = bool(got) and got[1] == SYN | ACK
         if self.open:
+            guest.expects_more(target, 6, port, self.near)
             self.sequence, self.expected = 1001, got[0] + 1
             self.send(ACK)
 

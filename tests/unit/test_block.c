@@ -432,14 +432,22 @@ static void measure(struct fixture *fixture, uint32_t size, double per_second)
 {
 	double seen = 0;
 
-	/* First the full bucket is emptied. It holds a second's worth, so that none is lost while others have
-	 * the processor. */
-	while (driver_metric(&fixture->driver, "rate_limiter_throttled_events") == 0)
-		assert_int_equal(request(fixture, T_IN, 0, size), 0);
+	/* First the full bucket is emptied: by many at once, as one after the other a slow machine may ask
+	 * for less than the limit. It holds a second's worth, so that none is lost while others have the
+	 * processor. */
 	for (unsigned i = 0; i < SLOTS; i++)
 		offer(fixture, i, T_IN, i, size);
 	driver_kick(&fixture->driver, 0);
-	for (int i = 0; i < 5 && !is_near(seen); i++)
+	while (driver_metric(&fixture->driver, "rate_limiter_throttled_events") == 0) {
+		for (unsigned i = 0; i < SLOTS; i++) {
+			int head = driver_wait(&fixture->driver, 0);
+
+			assert_true(head >= 0);
+			offer(fixture, (unsigned)head / 3, T_IN, 0, size);
+		}
+		driver_kick(&fixture->driver, 0);
+	}
+	for (int i = 0; i < 8 && !is_near(seen); i++)
 		seen = share(fixture, size, per_second);
 	if (!is_near(seen))
 		fail_msg("%.2f of the limit is not within %d %%", seen, TOLERANCE_PC);

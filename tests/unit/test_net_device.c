@@ -573,13 +573,14 @@ static uint64_t pump_dry(struct fixture *fixture, uint64_t (*pump)(struct fixtur
 {
 	uint64_t count;
 	uint64_t total = 0;
+	unsigned rounds = 0;
 
 	do {
 		count = pump(fixture);
 		(void)metric_of(fixture, "rx_count"); /* the loop has its turn */
 		count += pump(fixture);
 		total += count;
-	} while (count > 8);
+	} while (count > 8 && ++rounds < 1000); /* a slow machine gets more in each of them, for ever */
 	return total;
 }
 
@@ -622,7 +623,7 @@ static void check_rate(struct fixture *fixture, uint64_t (*pump)(struct fixture 
 	/* What is there at once, and a little more, before the measurement. A stall of the machine spoils
 	 * one, a wrong limit all of them. */
 	(void)pump_for(fixture, pump, MEASURE_US / 8);
-	for (int i = 0; i < 5 && !is_near(seen, wanted); i++)
+	for (int i = 0; i < 8 && !is_near(seen, wanted); i++)
 		seen = pump_for(fixture, pump, MEASURE_US);
 	if (!is_near(seen, wanted))
 		fail_msg("%.0f frames per second are not within %d %% of %.0f", seen, TOLERANCE_PC, wanted);
@@ -677,7 +678,8 @@ static void pump_many(struct fixture *fixture, uint64_t (*pump)(struct fixture *
 /* Who waits for ever by the old limit goes on by the new one; and the two ways do not share theirs. */
 static void test_update(void **state)
 {
-	const struct token_bucket_config little = { .size = 2 * FRAME, .refill_time_ms = 3600000 };
+	/* One token more in half an hour, which would let a whole frame pass. */
+	const struct token_bucket_config little = { .size = 2 * FRAME, .refill_time_ms = 3600000000 };
 	const struct token_bucket_config none = { 0 };
 	struct fixture *fixture = *state;
 	struct limits limits = { fixture->device, { &little, NULL, &little, NULL } };
@@ -892,25 +894,38 @@ static void test_peer_timer(void **state)
 	struct fake_peer *peer = fixture->peer->context;
 	unsigned char got[RX_SIZE];
 	unsigned buffers;
+	uint64_t packets;
 	int64_t begin_us;
 
 	peer->takes = true;
-	peer->delay_us = 2000000;
 	drive(fixture, 0);
-	offer_rx(fixture, 4);
+	offer_rx(fixture, 100);
+	/* The first answer waits for no timer. */
+	peer->delay_us = INT64_C(3600000000);
+	send_to_peer(fixture, true);
+	assert_int_equal(rx_take(fixture, got, &buffers), HEADER_SIZE + 100);
+	peer->delay_us = 2000000;
 	begin_us = time_monotonic_us();
 	send_to_peer(fixture, true);
 	assert_int_equal(rx_take(fixture, got, &buffers), HEADER_SIZE + 100);
-	assert_true(time_monotonic_us() - begin_us < 1900000);
 	assert_int_equal(rx_take(fixture, got, &buffers), HEADER_SIZE + 100);
 	assert_true(time_monotonic_us() - begin_us >= 2000000);
-	/* It is not asked while the machine is paused. */
+	/* It is not asked while the machine is paused; a stall before that spoils a round. */
 	peer->delay_us = 1500000;
-	send_to_peer(fixture, true);
-	(void)rx_take(fixture, got, &buffers);
-	assert_int_equal(virtio_pause(fixture->device, NULL), 0);
+	for (unsigned round = 0;; round++) {
+		begin_us = time_monotonic_us();
+		send_to_peer(fixture, true);
+		(void)rx_take(fixture, got, &buffers);
+		assert_int_equal(virtio_pause(fixture->device, NULL), 0);
+		if (time_monotonic_us() - begin_us < peer->delay_us)
+			break;
+		assert_true(round < 10);
+		virtio_resume(fixture->device);
+		(void)rx_take(fixture, got, &buffers);
+	}
+	packets = metric_of(fixture, "rx_packets_count");
 	(void)usleep(1600000);
-	assert_int_equal(metric_of(fixture, "rx_packets_count"), 3);
+	assert_int_equal(metric_of(fixture, "rx_packets_count"), packets);
 	virtio_resume(fixture->device);
 	(void)rx_take(fixture, got, &buffers);
 }

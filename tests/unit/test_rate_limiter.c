@@ -102,12 +102,12 @@ static void test_bandwidth(void **state)
 /* Requests larger than the bucket pass, and cost what they cost. */
 static void test_large_requests(void **state)
 {
-	struct rate_limiter_config config = { .bandwidth = { .size = 64 * KIB, .refill_time_ms = 10 } };
-	struct source source = { .request = 128 * KIB };
+	struct rate_limiter_config config = { .bandwidth = { .size = 320 * KIB, .refill_time_ms = 50 } };
+	struct source source = { .request = 640 * KIB };
 
 	(void)state;
 	start(&source, &config);
-	measure(&source, &source.taken, 64 * KIB, 6400.0 * KIB);
+	measure(&source, &source.taken, 320 * KIB, 6400.0 * KIB);
 	stop(&source);
 }
 
@@ -138,7 +138,7 @@ static void test_both(void **state)
 static void test_burst_is_once(void **state)
 {
 	struct rate_limiter_config config = {
-		.bandwidth = { .size = 1000, .one_time_burst = 9000, .refill_time_ms = 3600000 }
+		.bandwidth = { .size = 1000, .one_time_burst = 9000, .refill_time_ms = 3600000000 }
 	};
 	struct source source = { .request = 100, .end_us = INT64_MAX };
 

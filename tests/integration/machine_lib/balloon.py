@@ -37,15 +37,15 @@ def inflate():
     before = resident(machine)
     machine.patch("/balloon", {"amount_mib": 128})
     equal("GET /balloon", machine.get("/balloon")["amount_mib"], 128)
-    check("it inflates", until(lambda: machine.get("/balloon/statistics")["actual_mib"] == 128, 30), lambda: machine.get("/balloon/statistics"))
-    after = resident(machine)
-    check("this machine's memory is freed", before - after > 40, "%d MiB before, %d after" % (before, after))
+    check("it inflates", until(lambda: machine.get("/balloon/statistics")["actual_mib"] == 128), lambda: machine.get("/balloon/statistics"))
+    check("this machine's memory is freed", until(lambda: before - resident(machine) > 40),
+          lambda: "%d MiB before, %d after" % (before, resident(machine)))
     stats = machine.get("/balloon/statistics")
     equal("statistics: the target", (stats["target_mib"], stats["target_pages"]), (128, 128 * 256))
-    check("statistics: the guest's own", until(lambda: 0 < machine.get("/balloon/statistics").get("free_memory", 0) < 128 * MIB, 30), stats)
+    check("statistics: the guest's own", until(lambda: 0 < machine.get("/balloon/statistics").get("free_memory", 0) < 128 * MIB), stats)
     snapshot = machine.snapshot("balloon", resume=True)
     machine.patch("/balloon", {"amount_mib": 0})
-    check("it deflates", until(lambda: machine.get("/balloon/statistics")["actual_mib"] == 0, 30))
+    check("it deflates", until(lambda: machine.get("/balloon/statistics")["actual_mib"] == 0))
     churn(machine, 80)
     equal("and the guest has its memory again", machine.out("echo here"), "here")
     for path, body in (("/balloon", {"amount_mib": 300}), ("/balloon", {}), ("/balloon/statistics", {"stats_polling_interval_s": 0}),
@@ -56,7 +56,7 @@ def inflate():
     copy = Machine.load(snapshot)
     equal("a copy's balloon has its size", copy.get("/balloon/statistics")["actual_mib"], 128)
     copy.patch("/balloon", {"amount_mib": 16})
-    check("and changes it", until(lambda: copy.get("/balloon/statistics")["actual_mib"] == 16, 30))
+    check("and changes it", until(lambda: copy.get("/balloon/statistics")["actual_mib"] == 16))
     snapshot.remove()
 
 
@@ -68,14 +68,14 @@ def free_pages():
     idle = resident(machine)
     churn(machine, 80)
     high = resident(machine)
-    check("reporting: what the guest frees comes back", until(lambda: resident(machine) < (high + idle) / 2 + 10, 20),
+    check("reporting: what the guest frees comes back", until(lambda: resident(machine) < (high + idle) / 2 + 10),
           lambda: "%d MiB, %d high, %d now" % (idle, high, resident(machine)))
     machine.out("dd if=/dev/urandom of=/tmp/x bs=1M count=20 2>/dev/null; md5sum /tmp/x >/tmp/sum; md5sum -c /tmp/sum")
     status, _ = machine.api("PATCH", "/balloon/hinting/start", {"acknowledge_on_stop": True})
     equal("hinting starts", status, 204)
     # The run itself may be over before one can ask: what stays is the guest's stop (0), acknowledged by the host's done (1).
     ended = {"host_cmd": HINT_DONE, "guest_cmd": HINT_STOP}
-    check("hinting: the guest tells of its end", until(lambda: machine.get("/balloon/hinting/status") == ended, 30),
+    check("hinting: the guest tells of its end", until(lambda: machine.get("/balloon/hinting/status") == ended),
           lambda: machine.get("/balloon/hinting/status"))
     check("hinting: pages came in between", 'free_page_hint_count{machine="%s"} 0' % machine.id not in machine.api("GET", "/metrics")[1])
     equal("hinting stops", machine.api("PATCH", "/balloon/hinting/stop")[0], 204)

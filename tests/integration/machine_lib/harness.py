@@ -15,7 +15,7 @@ import traceback
 
 SHELL_PORT = 52
 ECHO_PORT = 1000  # where guests that are set up give back what comes
-PATIENCE = 90.0  # seconds for what comes soon, on a machine that has nothing else to do
+PATIENCE = 300.0  # seconds for what comes soon, on a machine that has nothing else to do
 BOOT_ARGS = "console=ttyS0 reboot=k panic=-1 quiet loglevel=4 no_timer_check"
 
 
@@ -294,7 +294,7 @@ class Machine:
         """Configure, start, and wait for the guest's shell."""
         return self.configure(**options).start().wait()
 
-    def wait(self, seconds=180):
+    def wait(self, seconds=600):
         def up():
             if self.process.poll() is not None:
                 raise Unexpected("the monitor ended with %d: %s" % (self.process.returncode, self.text("log")))

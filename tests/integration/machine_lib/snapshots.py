@@ -22,20 +22,21 @@ def read_clock(machine):
 
 
 def clock_lag(machine):
-    """How far the guest's wall clock is behind ours, seconds: by the quickest of three answers, or of more if they were slow."""
+    """How far the guest's wall clock is behind ours at least and at most, seconds: by the quickest of three answers, or of
+    more if they were slow."""
     quickest = begin, guest, end = read_clock(machine)
     for number in range(1, 30):
         if number >= 3 and end - begin <= 0.2:
             break
         quickest = begin, guest, end = min(quickest, read_clock(machine), key=lambda answer: answer[2] - answer[0])
-    return (begin + end) / 2 - guest
+    return begin - guest, end - guest
 
 
 def clock_error(machine, lag):
     """How far it is off beside that. The first command after a load takes long: the guest read its clock meanwhile."""
     begin, guest, end = read_clock(machine)
-    guest += lag
-    return begin - guest if guest < begin else end - guest if guest > end else 0
+    least, most = guest + lag[0], guest + lag[1]
+    return begin - most if most < begin else end - least if least > end else 0
 
 
 def goes_on():
@@ -67,8 +68,8 @@ def goes_on():
     check("a copy's wall clock is right (clock_realtime)", abs(error) < 0.2, error)
     gap = time.time() - taken
     copies.append(Machine.load(snapshot, drive_overrides=override))
-    error = clock_error(copies[1], lag)
-    check("without clock_realtime it goes on where it was", error > gap / 2, (error, gap))
+    behind = clock_lag(copies[1])[0] - lag[1]
+    check("without clock_realtime it goes on where it was", behind > gap / 2, (behind, gap))
     randoms = [copy.out("head -c 32 /dev/urandom | md5sum") for copy in copies]
     check("two copies draw different random numbers", randoms[0] != randoms[1], randoms)
     for number, copy in enumerate(copies):
@@ -354,8 +355,8 @@ def cycles():
     seconds = []
     while len(seconds) < 3 and (not seconds or seconds[-1] >= 2):
         before = time.monotonic()
-        machine.out("sleep 1")
-        seconds.append(time.monotonic() - before)
+        machine.out("sleep 5")  # of which the way there and back is little, also on a slow machine
+        seconds.append((time.monotonic() - before) / 5)
     check("a second is a second", min(seconds) > 0.95 and seconds[-1] < 2, seconds)
     equal("the entropy device works", machine.out("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c"), "64")
     machine.out("echo at the end >/dev/console")
