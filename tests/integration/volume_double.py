@@ -103,8 +103,9 @@ class Volume:
                 if self.is_cut():
                     connection.close()
                     if self.comes_back:
-                        self.coming = threading.Timer(0.3, self.connect)
-                        self.coming.start()
+                        coming = threading.Timer(0.3, self.connect)
+                        coming.start()
+                        self.coming = coming
                     return
                 connection.sendall(reply)
         except (ConnectionError, OSError):
