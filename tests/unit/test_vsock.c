@@ -247,7 +247,7 @@ static struct vsock_header expect_packet(struct fixture *fixture, uint16_t op)
 static int host_connect(struct fixture *fixture, const char *command)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval patience = { .tv_sec = 5 };
+	struct timeval patience = { .tv_sec = 60 };
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
 	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", fixture->path);
