@@ -118,7 +118,7 @@ def networks(service, node):
     shown = service.ask("GET", f"/sandboxes/{sandbox}").json
     assert shown["network"] == kept and shown["allowInternetAccess"] is None
     assert put({"denyOut": ["9.9.9.9"]}).status == 204
-    copy = service.ask("POST", f"/sandboxes/{sandbox}/fork", {"count": 1}).json[0]["sandbox"]["sandboxID"]
+    copy = service.ask("POST", f"/sandboxes/{sandbox}/fork", {"count": 1, "timeout": 300}).json[0]["sandbox"]["sandboxID"]
     assert node.internet[copy] is False
     assert service.ask("GET", f"/sandboxes/{copy}").json["network"]["denyOut"] == ["9.9.9.9"]
     refused(put({"allowOut": ["example.com"]}), 400, "denyOut")

@@ -99,6 +99,7 @@ class Monitor:
     def __init__(self, path, agent, ports):
         self.agent, self.ports = agent, ports
         self.handshakes, self.open = [], []
+        self.refusing = None  # called with the port before one that is closed is refused
         self.volumes, self.volume_connections = [], {}  # ids that the agent has mounted; by their number
         monitor = self
 
@@ -123,7 +124,10 @@ class Monitor:
         connection.sendall(b"OK 1073741825\n")
         line = read_line(connection)
         self.handshakes.append(line)
-        port = self.ports.get(int(line.split()[1]))
+        number = int(line.split()[1])
+        port = self.ports.get(number)
+        if not port and self.refusing:
+            self.refusing(number)
         connection.sendall(b"OK\n" if port else b"ERR connection refused\n")
         return port
 
@@ -227,6 +231,9 @@ class Node:
 
             def answer(self):
                 node.open.append(self.connection)
+                if self.server.dead:  # it was accepted just before
+                    self.close_connection = True
+                    return
                 size = int(self.headers.get("Content-Length", 0))
                 body = json.loads(self.rfile.read(size)) if size else None
                 if "X-Request-Id" in self.headers:
@@ -248,10 +255,12 @@ class Node:
             os.unlink(self.path)
         self.open = []
         self.server = UnixServer(self.path, Handler)
+        self.server.dead = False
         os.chmod(self.path, 0o666)
         serve(self.server)
 
     def kill(self):
+        self.server.dead = True
         self.server.shutdown()
         self.server.server_close()
         tear(self.open)

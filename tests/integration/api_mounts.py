@@ -138,7 +138,7 @@ def mounts_are_kept(service, node):
     Agent(node, sandbox, 0).do(CREATE, "one", mode=0o600)
     Agent(node, sandbox, 1).do(CREATE, "two", mode=0o600)
     assert (volume.names("/"), second.names("/")) == (["/one"], ["/two"])
-    forked = service.ask("POST", f"/sandboxes/{sandbox}/fork", {"count": 1}).json[0]["sandbox"]["sandboxID"]
+    forked = service.ask("POST", f"/sandboxes/{sandbox}/fork", {"count": 1, "timeout": 600}).json[0]["sandbox"]["sandboxID"]
     assert node.created[forked]["volume_mounts"] == told
     check(forked)
     assert Agent(node, forked, 1).names() == ["two"]
@@ -296,12 +296,12 @@ def mounts_are_served_again(service, node):
     with open(f"/proc/{service.process.pid}/statm") as file:
         resident = int(file.read().split()[1]) * 4096
     assert resident < 400 << 20, resident
-    agent.close()
-    # One that has another volume there than it should.
+    # One that has another volume there than it should, when it is connected to again.
     right = node.monitors[sandbox].volumes
     node.monitors[sandbox].volumes = ["another"]
     handshakes = node.monitors[sandbox].handshakes
     before = len(handshakes)
+    agent.close()
     until("it is tried", lambda: handshakes[before:].count(f"VOLUME {volume.id}") >= 2)
     node.monitors[sandbox].volumes = right
     agent = Agent(node, sandbox)

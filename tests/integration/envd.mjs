@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CommandExitError, FileNotFoundError, InvalidArgumentError, NotFoundError, Sandbox, TimeoutError } from 'e2b'
 import * as wire from './envd_wire.mjs'
-import { assert, check, finish, raises, sleep, until } from './harness.mjs'
+import { assert, check, finish, opts, raises, until } from './harness.mjs'
 
 const URL = 'http://127.0.0.1:49983'
 const directory = mkdtempSync(join(tmpdir(), 'atoll-envd-'))
@@ -73,9 +73,9 @@ async function commands(sandbox) {
   })
   await check('a command whose time is over is killed', async () => {
     const marker = `${directory}/marker`
-    const command = `sleep 30; touch ${marker}`
+    const command = `sleep 120; touch ${marker}`
     await raises(TimeoutError, () => sandbox.commands.run(command, { timeoutMs: 500 }))
-    await until('it is gone', async () => !(await sandbox.commands.list()).some((process) => process.args.includes(command)), 25_000)
+    await until('it is gone', async () => !(await sandbox.commands.list()).some((process) => process.args.includes(command)), 100_000)
     assert.equal(await sandbox.files.exists(marker), false)
   })
   await check('a client that goes away does not end its command', async () => {
@@ -95,7 +95,7 @@ async function commands(sandbox) {
     }
   })
   await check('twenty megabytes of output arrive whole', async () => {
-    const { stdout } = await sandbox.commands.run('seq 1 2800000')
+    const { stdout } = await sandbox.commands.run('seq 1 2800000', { timeoutMs: 0 })
     assert.equal(stdout.length, 21288896)
     assert.ok(stdout.endsWith('2799999\n2800000\n'))
   })
@@ -295,7 +295,7 @@ async function watching(sandbox) {
 }
 
 await start(process.argv[2])
-const sandbox = await Sandbox.create()
+const sandbox = await Sandbox.create(opts)
 await commands(sandbox)
 await files(sandbox)
 await watching(sandbox)

@@ -9,6 +9,8 @@ import subprocess
 import time
 import urllib.parse
 
+from ports import free_port
+
 BLOCK = 1 << 20
 FORM_HEAD = b'--frontier\r\nContent-Disposition: form-data; name="file"; filename="file"\r\n\r\n'
 FORM_TAIL = b"\r\n--frontier--\r\n"
@@ -49,21 +51,27 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+def listens(path):
+    """Whether somebody does at a unix socket: its file is there a little earlier."""
+    with open("/proc/net/unix") as file:
+        rows = [line.split() for line in file]
+    return any(row[-1] == path and row[3].isdigit() and int(row[3], 16) & 0x10000 for row in rows)
+
+
 class Agent:
     """The program under test."""
 
     def __init__(self, program, door):
         with open(program, "rb") as file:
             self.sanitized = re.search(rb"__(asan|ubsan|msan|tsan)_", file.read()) is not None
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.door = door
         # (It ends without clearing up.)
         environment = {"ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=8", **os.environ}
         command = [program, "--native", "--port", str(self.port), "--control", self.door]
         self.process = subprocess.Popen(command, env=environment)
         self.pid = self.process.pid
-        until("listening", lambda: self.process.poll() is not None or os.path.exists(self.door))
+        until("listening", lambda: self.process.poll() is not None or listens(self.door))
         assert self.process.poll() is None, "it did not start"
         self.at_rest = self.descriptors()  # how many without clients
 

@@ -180,7 +180,7 @@ async function contexts(sandbox, run) {
 
 async function main() {
   const child = await startInterpreter(process.argv[2])
-  const sandbox = await Sandbox.create({ debug: true, apiKey: 'e2b_00' })
+  const sandbox = await Sandbox.create({ debug: true, apiKey: 'e2b_00', ...opts })
   const run = (code, more = {}) => sandbox.runCode(code, { ...opts, timeoutMs: 60_000, ...more })
   await environments(run)
   await outputs(run)

@@ -1,4 +1,5 @@
 """The API's side of mounted volumes over a directory of this machine, by src/volume/volume.h. Used by volume-mount."""
+import contextlib
 import errno
 import os
 import socket
@@ -25,6 +26,8 @@ class Volume:
         self.socket_path, self.id, self.root = socket_path, volume_id, directory
         self.connection = None
         self.cut_after = None
+        self.comes_back = False  # a little after such an end
+        self.coming = None
         self.before = None  # called with each operation and its paths, before it is done; may raise an OSError
         self.overtaken = None  # whether an operation on a path lets those that come after it be done before it
         self.again = 0
@@ -56,6 +59,23 @@ class Volume:
             self.connection.close()
         self.connection = None
 
+    def is_cut(self):
+        left = self.cut_after
+        if left is not None:
+            self.cut_after = left - 1 if left > 1 else None
+        return left is not None and left <= 1
+
+    @contextlib.contextmanager
+    def cut(self, after=None):
+        """In here the connection is cut, after so many have been done or when `cut_after` is set, and comes back by itself."""
+        self.coming, self.comes_back, self.cut_after = None, True, after
+        try:
+            yield
+        finally:
+            self.comes_back, self.cut_after = False, None
+            if self.coming:
+                self.coming.join()
+
     def take(self, connection, size):
         data = bytearray()
         while len(data) < size:
@@ -80,12 +100,13 @@ class Volume:
                                      daemon=True).start()
                     continue
                 reply = self.reply(tag, request)
-                if self.cut_after is not None:
-                    self.cut_after -= 1
-                    if self.cut_after <= 0:
-                        self.cut_after = None
-                        connection.close()
-                        return
+                if self.is_cut():
+                    connection.close()
+                    if self.comes_back:
+                        coming = threading.Timer(0.3, self.connect)
+                        coming.start()
+                        self.coming = coming
+                    return
                 connection.sendall(reply)
         except (ConnectionError, OSError):
             pass

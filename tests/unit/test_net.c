@@ -185,6 +185,7 @@ struct raw {
 	const char *request;
 	size_t request_size;
 	bool whole;  /* not byte by byte */
+	bool ends;   /* its side, behind the request */
 	int problem; /* how the answer ended: 0, or an errno */
 	struct buffer answer;
 	uv_loop_t *loop;
@@ -195,7 +196,7 @@ static void raw_work(uv_work_t *work)
 	struct raw *raw = work->data;
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(raw->port) };
 	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct timeval patience = { .tv_sec = 5 };
+	struct timeval patience = { .tv_sec = 60 };
 	char chunk[4096];
 	ssize_t got;
 
@@ -210,6 +211,8 @@ static void raw_work(uv_work_t *work)
 		if (send(fd, raw->request + i, 1, MSG_NOSIGNAL) != 1)
 			break;
 	}
+	if (raw->ends)
+		(void)shutdown(fd, SHUT_WR);
 	while ((got = recv(fd, chunk, sizeof(chunk), 0)) > 0)
 		(void)buffer_append(&raw->answer, chunk, (size_t)got);
 	raw->problem = got < 0 ? errno : 0;
@@ -223,11 +226,12 @@ static void raw_done(uv_work_t *work, int status)
 	uv_stop(raw->loop);
 }
 
-static void raw_exchange(struct fixture *fixture, const char *request, struct buffer *answer)
+static void raw_talk(struct fixture *fixture, const char *request, bool ends, struct buffer *answer)
 {
 	struct raw raw = { .port = fixture->endpoint.port,
 		           .request = request,
 		           .request_size = strlen(request),
+		           .ends = ends,
 		           .loop = &fixture->loop };
 
 	raw.work.data = &raw;
@@ -235,6 +239,11 @@ static void raw_exchange(struct fixture *fixture, const char *request, struct bu
 	(void)uv_run(&fixture->loop, UV_RUN_DEFAULT);
 	*answer = raw.answer;
 	assert_non_null(answer->data);
+}
+
+static void raw_exchange(struct fixture *fixture, const char *request, struct buffer *answer)
+{
+	raw_talk(fixture, request, false, answer);
 }
 
 static void pipelined_requests_are_answered_in_order(void **state)
@@ -310,9 +319,9 @@ static void an_upgrade_hands_the_connection_over(void **state)
 {
 	cleanup_buffer struct buffer answer = BUFFER_INIT;
 
-	raw_exchange(*state,
-	             "GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nhello",
-	             &answer);
+	raw_talk(*state,
+	         "GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nhello",
+	         true, &answer);
 	assert_ptr_equal(strstr(answer.data, "HTTP/1.1 101"), answer.data);
 	assert_string_equal(answer.data + answer.size - 5, "hello");
 }

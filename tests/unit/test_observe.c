@@ -157,6 +157,11 @@ static bool has_looked(const struct fixture *fixture)
 	return history && usage_last(history->usage) && history->log.seq == 2 && !fixture->sandbox.observed;
 }
 
+static bool none_is_asked(const struct fixture *fixture)
+{
+	return !fixture->sandbox.pending;
+}
+
 static bool is_answered(const struct fixture *fixture)
 {
 	return fixture->status != -1;
@@ -190,6 +195,7 @@ static void sandboxes_are_looked_at(void **state)
 	struct http_server_options options = { .on_request = node_route, .context = &fixture->node };
 	struct http_server *server = http_server_new(fixture->node.loop, &options);
 	char path[64];
+	unsigned fetched;
 
 	(void)snprintf(path, sizeof(path), "%s/node.sock", fixture->directory);
 	assert_int_equal(http_server_listen_unix(server, path, 0600, NULL), 0);
@@ -199,6 +205,9 @@ static void sandboxes_are_looked_at(void **state)
 	assert_int_equal(fixture->status, 404);
 	observe_start(&fixture->node);
 	run_until(fixture, has_looked);
+	/* More than once where an answer was too late. */
+	fetched = fixture->log_requests;
+	assert_true(fetched >= 1);
 	ask(fixture, "/v1/metrics?sandbox_ids=inone,iabc,..");
 	assert_int_equal(json_object_size(fixture->answer), 1);
 	assert_int_equal(
@@ -224,8 +233,8 @@ static void sandboxes_are_looked_at(void **state)
 	ask(fixture, "/v1/figures");
 	assert_int_equal(json_integer_value(json_object_get(fixture->answer, "creates_total")), 0);
 	/* Logs that have come are not fetched again, and no answer is missing. */
-	assert_int_equal(fixture->log_requests, 1);
-	assert_int_equal(fixture->sandbox.pending, 0);
+	run_until(fixture, none_is_asked);
+	assert_int_equal(fixture->log_requests, fetched);
 	http_server_free(server);
 }
 
