@@ -39,6 +39,7 @@ struct api {
 	bool reconcile_again; /* something came up while the node was being asked */
 	bool in_doubt;        /* the node did not answer, and has not told since what runs */
 	unsigned visits_max;  /* requests and upgraded connections in a sandbox at once; 0: any number */
+	struct list switches; /* changes of what a sandbox may reach that wait for another; see reach.c */
 	struct wake *wakes;   /* sandboxes that traffic is waking; see edge/wake.h */
 };
 

@@ -384,6 +384,7 @@ int main(int argc, char **argv)
 	api.loop = uv_default_loop();
 	api.run = options.run;
 	api.visits_max = options.visits_max;
+	list_init(&api.switches);
 	api.node = http_client_new(api.loop, NODE_CONNECTIONS, SANDBOX_IDLE_MS);
 	api.upstream = http_client_new(api.loop, SANDBOX_IDLE, SANDBOX_IDLE_MS);
 	(void)signal(SIGPIPE, SIG_IGN);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/reach.h"
+#include "api/registry.h"
 #include "api/store/networks.h"
 
 #define SETTING_LENGTH 262144
@@ -69,14 +70,83 @@ void reach_tell_node(struct api *api, const char *id, json_t *request)
 	(void)json_object_set_new(request, "internet", json_boolean(reaches_internet(api, id)));
 }
 
-void reach_switch(struct api *api, const char *id, http_simple_fn *done, void *context)
+/* --- changes --- */
+
+struct change {
+	struct api *api;
+	char id[sizeof(((struct record *)0)->id)];
+	http_simple_fn *done;
+	void *context;
+};
+
+struct waiting {
+	struct list link;
+	char id[sizeof(((struct record *)0)->id)];
+	void (*go)(void *context);
+	void *context;
+};
+
+/* Whoever waits and is the first to begin another change keeps the others waiting. */
+static void go_on(struct api *api, const char *id)
 {
-	json_t *request = json_object();
+	list_for_each_safe (node, &api->switches) {
+		struct waiting *waiting = list_entry(node, struct waiting, link);
+		const struct record *record = registry_find(api->registry, id);
+
+		if (strcmp(waiting->id, id) != 0)
+			continue;
+		if (record && record->switching)
+			return;
+		list_remove(&waiting->link);
+		waiting->go(waiting->context);
+		free(waiting);
+	}
+}
+
+static void on_switched(int status, const char *data, size_t size, const struct error *err, void *context)
+{
+	struct change *change = context;
+	struct record *record = registry_find(change->api->registry, change->id);
+
+	if (record)
+		record->switching = false;
+	change->done(status, data, size, err, change->context);
+	go_on(change->api, change->id);
+	free(change);
+}
+
+void reach_switch(struct api *api, struct record *record, http_simple_fn *done, void *context)
+{
+	struct change *change = calloc(1, sizeof(*change));
+	struct error err = { 0 };
+	json_t *request;
 	char target[160];
 
-	reach_tell_node(api, id, request);
-	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/network", id);
-	api_call_node(api, "PUT", target, request, done, context);
+	if (!change) {
+		error_errno(&err, ENOMEM, "change what sandbox %s may reach", record->id);
+		done(0, NULL, 0, &err, context);
+		return;
+	}
+	*change = (struct change){ .api = api, .done = done, .context = context };
+	(void)snprintf(change->id, sizeof(change->id), "%s", record->id);
+	record->switching = true;
+	request = json_object();
+	reach_tell_node(api, record->id, request);
+	(void)snprintf(target, sizeof(target), "/v1/sandboxes/%s/network", record->id);
+	api_call_node(api, "PUT", target, request, on_switched, change);
+}
+
+int reach_wait(struct api *api, const struct record *record, void (*go)(void *context), void *context,
+               struct error *err)
+{
+	struct waiting *waiting = calloc(1, sizeof(*waiting));
+
+	if (!waiting)
+		return error_errno(err, ENOMEM, "wait for a change of sandbox %s", record->id);
+	*waiting = (struct waiting){ .go = go, .context = context };
+	(void)snprintf(waiting->id, sizeof(waiting->id), "%s", record->id);
+	list_append(&api->switches, &waiting->link);
+	return 0;
 }
 
 static void on_followed(int status, const char *data, size_t size, const struct error *err, void *context)
@@ -92,17 +162,17 @@ static void on_followed(int status, const char *data, size_t size, const struct 
 	free(id);
 }
 
-void reach_follow(struct api *api, const struct record *record, const json_t *sandbox)
+void reach_follow(struct api *api, struct record *record, const json_t *sandbox)
 {
 	json_t *internet = json_object_get(sandbox, "internet");
 	char *id;
 
-	if (record->switches || !json_is_boolean(internet) ||
+	if (record->switching || !json_is_boolean(internet) ||
 	    json_is_true(internet) == reaches_internet(api, record->id))
 		return;
 	id = strdup(record->id);
 	if (!id)
 		return;
 	log_info("sandbox %s: a change of what it may reach was cut off: the node is told again", id);
-	reach_switch(api, id, on_followed, id);
+	reach_switch(api, record, on_followed, id);
 }

@@ -22,11 +22,19 @@ int reach_copy(struct api *api, const char *from, const char *to, struct error *
 /* Put into a request to the node what it needs to know of this. */
 void reach_tell_node(struct api *api, const char *id, json_t *request);
 
-/* Have the node do what is kept; `done` gets its answer. */
-void reach_switch(struct api *api, const char *id, http_simple_fn *done, void *context);
+/*
+ * Have the node do what is kept; `done` gets its answer. One change of a sandbox at a time
+ * (record->switching), since two questions to the node may overtake each other.
+ */
+void reach_switch(struct api *api, struct record *record, http_simple_fn *done, void *context);
+
+/* A change is under way: `go` is called when it is over, whatever has become of the sandbox. 0 or -ENOMEM
+ * with `err`. */
+int reach_wait(struct api *api, const struct record *record, void (*go)(void *context), void *context,
+               struct error *err);
 
 /*
  * The node lists `sandbox` and is not being asked to change it: if it has it otherwise than it is kept, which
  * only a crash in the middle of a change leaves, it is asked again.
  */
-void reach_follow(struct api *api, const struct record *record, const json_t *sandbox);
+void reach_follow(struct api *api, struct record *record, const json_t *sandbox);

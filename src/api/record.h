@@ -49,7 +49,7 @@ struct record {
 	bool disk_only;          /* paused so: no traffic may wake it; not stored: the node tells */
 	bool auto_resume;        /* by traffic */
 	unsigned resumes;        /* questions to resume it that the node has not answered; not stored */
-	unsigned switches;       /* the same of changes of what it may reach */
+	bool switching;          /* the same of a change of what it may reach */
 	struct visits *visits;   /* NULL: there were none yet; not stored */
 	struct mounted *mounted; /* its volumes being served (volumes/mounted.h); NULL: none; not stored */
 	int64_t changed_ms;      /* when the state or the end was last heard of or changed; not stored */

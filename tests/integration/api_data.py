@@ -136,6 +136,44 @@ def networks(service, node):
         assert service.ask("DELETE", f"/sandboxes/{ended}").status == 204
 
 
+def changes_of_networks_come_in_order(service, node):
+    """The node is asked for one at a time, and one that fails takes nothing back but itself."""
+    sandbox = service.create(timeout=600)
+    asked = lambda: node.count("PUT", f"/{sandbox}/network")
+
+    def begin(body):
+        """A change that is under way, or waits: what came after it has been answered, twice."""
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
+        connection.request("PUT", f"/sandboxes/{sandbox}/network", json.dumps(body), {"X-API-KEY": service.key})
+        for _ in range(2):
+            assert service.ask("GET", "/teams").status == 200
+        return lambda: connection.getresponse().status
+
+    def shown():
+        return service.ask("GET", f"/sandboxes/{sandbox}").json
+
+    with node.holding("network"):
+        off, on = begin({"allow_internet_access": False}), begin({"allow_internet_access": True})
+        until("the node is asked", asked)
+        assert shown()["allowInternetAccess"] is False
+    assert (off(), on(), asked()) == (204, 204, 2)
+    assert node.internet[sandbox] is True and shown()["allowInternetAccess"] is True
+    node.network_refuse = (500, {"code": 500, "message": "no"})
+    with node.holding("network"):
+        off, rules = begin({"allow_internet_access": False}), begin({"denyOut": ["9.9.9.9"]})
+        until("the node is asked", lambda: asked() == 3)
+    assert (off(), rules(), asked()) == (500, 500, 4)
+    node.network_refuse = None
+    assert node.internet[sandbox] is True and shown()["allowInternetAccess"] is True
+    assert "denyOut" not in shown().get("network", {}), shown()
+    # Of one that ends meanwhile.
+    with node.holding("network"):
+        off, on = begin({"allow_internet_access": False}), begin({"allow_internet_access": True})
+        until("the node is asked", lambda: asked() == 5)
+        assert service.ask("DELETE", f"/sandboxes/{sandbox}").status == 204
+    assert (off(), on(), asked()) == (204, 404, 5)
+
+
 # --- volumes ---
 
 class Volume:
@@ -382,4 +420,5 @@ def figures(service, node):
     refused(service.ask("GET", "/metrics"), 404)
 
 
-CHECKS = [request_ids, figures, metrics, logs, networks, volumes, volume_content, volume_guards, volume_streams]
+CHECKS = [request_ids, figures, metrics, logs, networks, changes_of_networks_come_in_order, volumes, volume_content,
+          volume_guards, volume_streams]

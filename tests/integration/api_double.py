@@ -199,7 +199,7 @@ class Node:
 
     @contextlib.contextmanager
     def holding(self, what):
-        """Requests of a kind ("create", "pause", "resume", "snapshot", "template") wait here until the gate is set, or in
+        """Requests of a kind ("create", "pause", "resume", "snapshot", "template", "network") wait here until the gate is set, or in
         here is left: for what is to be looked at while one is under way."""
         gate = self.gates[what] = threading.Event()
         try:
@@ -387,6 +387,7 @@ class Node:
         if method == "POST":
             return self.change(sandbox, parts[3], body)
         if method == "PUT" and parts[3] == "network":
+            self.take_time("network", 0)
             if self.network_refuse:
                 return self.network_refuse
             self.internet[parts[2]] = body["internet"]

@@ -225,8 +225,6 @@ static void on_switched(int status, const char *data, size_t size, const struct 
 	struct error failure = { 0 };
 
 	call->own = NULL;
-	if (record)
-		record->switches--;
 	if (status == 204) {
 		rest_reply_empty(call, 204);
 	} else {
@@ -244,8 +242,21 @@ static void on_switched(int status, const char *data, size_t size, const struct 
 static void switch_node(struct rest_call *call, struct record *record, json_t *before)
 {
 	call->own = before;
-	record->switches++;
-	reach_switch(call->api, call->id, on_switched, call);
+	reach_switch(call->api, record, on_switched, call);
+}
+
+static void again(void *context)
+{
+	network_update(context);
+}
+
+/* What is kept now may be taken back if the change before fails. */
+static void wait_for_change(struct rest_call *call, const struct record *record)
+{
+	struct error err = { 0 };
+
+	if (reach_wait(call->api, record, again, call, &err) < 0)
+		rest_fail(call, 500, "%s", err.message);
 }
 
 void network_update(struct rest_call *call)
@@ -262,6 +273,10 @@ void network_update(struct rest_call *call)
 		return;
 	if (record_is_paused(record)) {
 		rest_fail(call, 409, "Sandbox \"%s\" is paused", call->id);
+		return;
+	}
+	if (record->switching) {
+		wait_for_change(call, record);
 		return;
 	}
 	ret = json_read_bool(call->body, "allow_internet_access", JSON_OPTIONAL, &internet, &err);
