@@ -145,7 +145,7 @@ static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
 	 * state clears a flag of CPU 0 (cpu_clear_ignne() in target/i386/tcg/sysemu/fpu_helper.c, 7.2 and
 	 * later) by a read and a write that are not one step; where that meets a VMRUN or #VMEXIT of CPU 0,
 	 * the nested-paging flag beside it flips and guest and host registers mix. second-stage keeps all
-	 * away from CPU 0 but the kernel's own work.
+	 * away from CPU 0 but the kernel's own work, and says why the others come late (maxcpus).
 	 */
 	(void)snprintf(cpus, sizeof(cpus), "%ld", sysconf(_SC_NPROCESSORS_ONLN) + 1);
 	(void)snprintf(serial, sizeof(serial), "file:%s", plan->console);
@@ -153,7 +153,7 @@ static pid_t start_qemu(const struct keeper_plan *plan, const char *socket)
 	(void)snprintf(initrd, sizeof(initrd), "%s/initrd", plan->image);
 	(void)snprintf(append, sizeof(append),
 	               "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable norandmaps "
-	               "oops=panic clearcpuid=rep_good -- "
+	               "oops=panic clearcpuid=rep_good maxcpus=1 noreplace-smp -- "
 	               "%s/second-stage %s %s %s %u %u",
 	               lab->scripts, plan->image, plan->state, plan->programs, lab->port, lab->tls_port);
 	(void)snprintf(chardev, sizeof(chardev), "socket,id=root,path=%s", socket);
